@@ -7,11 +7,14 @@ sender that hears nothing never knows.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -25,15 +28,11 @@ from tests.simulation.loop import context_of
 from tests.support.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable
     from datetime import datetime
     from random import Random
 
-    from openfero_gitops.cluster.api import (
-        Operation,
-        Resource,
-        WatchEvent,
-    )
+    from openfero_gitops.cluster.api import ObjectList, Resource, WatchEvent
     from openfero_gitops.cluster.clock import Clock
     from openfero_gitops.demo.cluster import MemoryCluster
     from tests.simulation.loop import Loop
@@ -45,7 +44,8 @@ _LATEST: Final = 60.0
 _SILENCE: Final = 10.0
 _NEXT: Final = 1e-6
 _END: Final = object()
-_ADMISSION: Final = f"/metadata/annotations/{keys.pointer(keys.ADMITTED_AT)}"
+#: The request that the API server carries out, in the context in which it does.
+CARRIED_OUT: ContextVar[Sent | None] = ContextVar("carried out", default=None)
 
 
 @dataclass(slots=True)
@@ -57,6 +57,14 @@ class Server:
     throttles: float = 0.0  # so many of the requests are told to come later
     contended: float = 0.0  # so many of the creations conflict on a quota
     forbidden: set[str] = field(default_factory=set)  # namespaces
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request, by whom and when it was sent."""
+
+    wire: Wire
+    request: Request
 
 
 @dataclass(slots=True)
@@ -120,7 +128,8 @@ class Network:
 
     def delay(self, wire: Wire, seconds: float, *request: Any) -> None:
         """Bring a request to the server late, whatever becomes of the line meanwhile."""
-        self.counts["admissions under way for long"] += 1
+        kind = "admissions" if wire.ambushed == keys.ADMITTED_AT else "effects"
+        self.counts[f"{kind} under way for long"] += 1
         self.later(seconds, self._arrive, wire, *request)
 
     def _hold(self, wire: Wire, since: float, *request: Any) -> None:
@@ -257,15 +266,53 @@ class Wire(Relay):
         super().__init__(cluster)
         self.link = Link()
         self.clock: Clock | None = None
-        #: Told of the next admission that is sent; answers with how long it is under way.
+        #: Told of the next patch that writes the annotation `ambushed`; answers with how long it is
+        #: under way.
         self.ambush: Callable[[], float] | None = None
+        self.ambushed = keys.ADMITTED_AT
         self.closed = False
         self._network = network
+        #: By uid, when the replica was sent which version of a Job, both rising.
+        self._heard: defaultdict[str, tuple[list[float], list[int]]] = defaultdict(lambda: ([], []))
+
+    def known(self, uid: str, moment: float) -> int:
+        """The version of a Job that the replica had heard of at a moment of the loop; 0: none."""
+        moments, versions = self._heard[uid]
+        count = bisect_right(moments, moment)
+        return versions[count - 1] if count else 0
 
     async def send(self, request: Request, timeout: float, act: Act) -> Any:
         """Send a request over the network, and wait for its answer."""
-        late = self._under_way(request.body) if request.verb == "patch" else 0.0
-        return await self._ask(request.verb, request.namespace, timeout, act, late)
+        late = self._under_way(request) if request.verb == "patch" else 0.0
+
+        async def carry_out() -> Any:
+            CARRIED_OUT.set(Sent(self, request))
+            return await act()
+
+        done = await self._ask(request.verb, request.namespace, timeout, carry_out, late)
+        if request.verb == "patch":
+            self._hear(done)
+        return done
+
+    async def list(self, resource: Resource, namespace: str, **options: Any) -> ObjectList:
+        """See `ApiServer`."""
+        listed = await super().list(resource, namespace, **options)
+        if resource == JOBS and keys.INCIDENT not in options.get("label_selector", ""):
+            for item in listed.items:
+                self._hear(item)
+        return listed
+
+    def _hear(self, job: Any) -> None:
+        """A Job reached the replica, as an object or as what was read of one."""
+        if isinstance(job, dict):
+            uid = job["metadata"].get("uid", "")  # (a bookmark has none)
+            version = job["metadata"]["resourceVersion"]
+        else:
+            uid, version = job.uid, job.resource_version
+        moments, versions = self._heard[uid]
+        if not versions or int(version) > versions[-1]:
+            moments.append(asyncio.get_running_loop().time())
+            versions.append(int(version))
 
     async def watch(
         self,
@@ -303,13 +350,15 @@ class Wire(Relay):
                     return
                 if isinstance(item, ApiError):
                     raise item
+                if resource == JOBS and item.object:
+                    self._hear(item.object)
                 yield item
         finally:
             self._network.closed(self, stream)
 
-    def _under_way(self, operations: Sequence[Operation]) -> float:
+    def _under_way(self, request: Request) -> float:
         ambush = self.ambush
-        if ambush is None or all(each["path"] != _ADMISSION for each in operations[-4:]):
+        if ambush is None or not request.sets(self.ambushed):
             return 0.0
         self.ambush = None
         return ambush()

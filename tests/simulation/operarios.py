@@ -53,6 +53,28 @@ def draw_operarios(rng: Random) -> dict[str, str]:
     }
 
 
+def with_effects(operarios: Mapping[str, str], rng: Random) -> dict[str, str]:
+    """Add to each file of a firing alert when it should have healed, and when to stop."""
+    return {
+        path: text
+        if "-resolved" in path
+        else text.replace(
+            "  annotations:\n",
+            "  annotations:\n"
+            f'    openfero.io/heals-within: "{rng.choice(("10s", "15s", "25s", "40s"))}"\n'
+            f'    openfero.io/stop-after-not-healed: "{rng.choice((1, 1, 2, 3, "off"))}"\n',
+        )
+        for path, text in operarios.items()
+    }
+
+
+def changed(operario: str) -> str:
+    """Return another version of a file: its Jobs run another image."""
+    before, image, after = operario.partition("/heal:")
+    number, line, after = after.partition("\n")
+    return f"{before}{image}{int(number) + 1}{line}{after}"
+
+
 def _job(name: str, rng: Random, namespace: str = "", queue: str = "", **given: object) -> str:
     options: Mapping[str, object] = {
         "cooldown": rng.choice(("0", "10s", "40s")),

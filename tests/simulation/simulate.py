@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -25,13 +25,21 @@ from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Po
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import SourceUnavailable
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome as Became
 from openfero_gitops.jobs.observe import read_remediation
 from tests.simulation.alertmanager import Alertmanager, Fire, fires_of
 from tests.simulation.forger import Forger, is_forged
 from tests.simulation.loop import PROCESS, Loop
-from tests.simulation.network import Network
-from tests.simulation.operarios import NAMESPACES, draw_envelope, draw_operarios, envelope_file
+from tests.simulation.network import CARRIED_OUT, Network
+from tests.simulation.operarios import (
+    NAMESPACES,
+    changed,
+    draw_envelope,
+    draw_operarios,
+    envelope_file,
+    with_effects,
+)
 from tests.simulation.people import Kueue, People, pause_as_written
 from tests.simulation.replica import Replica
 from tests.support import build
@@ -39,8 +47,7 @@ from tests.support.verdict import Answered, Change, Judge
 from tests.support.workers import Commits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.demo.cluster.store import Write
@@ -61,8 +68,16 @@ _PATIENCE: Final = 10.0
 _HOUR: Final = timedelta(hours=1)
 #: Of a story that went wrong: so many of the last lines are shown.
 _LINES: Final = 120
+#: Seconds before a write was sent in which the writer may have decided on it already.
+_DECIDES: Final = 1.0
+_SETTLES: Final = 10.0
+#: Seconds between two looks at what leaders make wait.
+_LOOKS: Final = 2.0
 #: Somebody forges Jobs in one seed of so many.
 _FORGERS: Final = 6
+#: Alerts go on after the faults in one seed of so many, until that second.
+_PERSISTENT: Final = 3
+_PERSISTS_UNTIL: Final = 420.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,12 @@ class Story:
         self._notes: list[tuple[float, str, str]] = []
         self._failed = loop.create_future()
         self.commits = Commits()
-        self.commits.commit(draw_operarios(rng) | {"openfero.yaml": envelope_file(self.envelope)})
+        # Of numbers of their own, so that the other stories stay as they are.
+        self._effects = Random(f"effects {seed}")  # noqa: S311
+        self._operarios = with_effects(draw_operarios(rng), self._effects)
+        self.commits.commit(self._operarios | {"openfero.yaml": envelope_file(self.envelope)})
+        self._last_end = 0.0  # of the alerts that go on after the faults
+        self._held: dict[str, None] = {}  # uids of Jobs that waited as not helping
         self.player = _Player(rng)
         self.cluster = MemoryCluster(player=self.player, clock=self.true, history=1_000_000)
         self.cluster._store.subscribe(self._written)
@@ -162,6 +182,7 @@ class Story:
         for _ in range(_REPLICAS):
             self._start_replica()
         self._plan_alerts()
+        self._begin(self._look_at_held())
         for alertmanager in self._alertmanagers:
             self._begin(alertmanager.run())
         self._begin(self._act_as_people())
@@ -179,18 +200,19 @@ class Story:
             await self._end()
 
     async def _come_to_rest(self) -> None:
-        end = self.loop.time() + _REST
+        end = max(self.loop.time(), self._last_end) + _REST
         while self.loop.time() < end:
             await asyncio.wait({self._failed}, timeout=10.0)
             if self._failed.done():
                 return
-            if not self._unsettled():
+            if self.loop.time() >= self._last_end and not self._unsettled():
                 break
         self.wrong += self._unsettled()
 
     def _unsettled(self) -> list[str]:
         unfinished = [f"nothing was decided about {job}" for job in self.judge.waiting()]
         unfinished += [f"{job} was decided without a reason" for job in self.judge.unexplained()]
+        unfinished += [f"effect: {line}" for line in self.judge.unsettled(self.true())]
         for alertmanager in self._alertmanagers:
             unfinished += [f"never taken: {fire}" for fire in alertmanager.untold()]
         leaders = [replica.name for replica in self.replicas if replica.leads]
@@ -243,14 +265,46 @@ class Story:
             kind = "MODIFIED" if write.before and write.after else "ADDED"
             job = write.after or write.before
             assert job is not None
-            change = Change(self.true(), kind if write.after else "DELETED", job)
-            self.judge.change(change)
+            kind = kind if write.after else "DELETED"
+            self.judge.change(Change(self.true(), kind, job, self._known_to_writer()))
             self._judge_handing_over(write)
         elif (paused := pause_as_written(write)) is not None:
             if paused:
                 self.judge.paused(self.true())
             else:
                 self.judge.resumed()
+        if self.judge.violations:
+            self._fail()
+
+    def _known_to_writer(self) -> Callable[[str], int] | None:
+        """What the replica had heard of each Job when it decided on the write; None: no replica."""
+        sent = CARRIED_OUT.get()
+        if sent is None:
+            return None
+        at = sent.request.at - (_SETTLES if sent.request.sets(keys.EFFECT) else _DECIDES)
+        for operation in sent.request.body if sent.request.sets(keys.ADMITTED_AT) else ():
+            if operation["op"] == "add" and operation["path"].endswith(
+                keys.pointer(keys.ADMITTED_AT)
+            ):  # of many decisions at once, some are sent late
+                decided = datetime.fromisoformat(operation["value"]) - build.NOW
+                at = min(at, decided.total_seconds() - _DECIDES)
+        return lambda uid: sent.wire.known(uid, at)
+
+    async def _look_at_held(self) -> None:
+        """Let the judge look at what the leaders make wait because it does not help."""
+        while True:
+            await asyncio.sleep(_LOOKS)
+            for replica in self.replicas:
+                if not replica.leads or replica.dead or self.loop.is_frozen(replica.name):
+                    continue
+                for remediation, decision in replica.admitter.decisions:
+                    if decision.reason is Reason.NOT_HELPING and remediation.waiting:
+                        self._held[remediation.uid] = None
+                        self._judge_held(replica, remediation.uid)
+
+    def _judge_held(self, replica: Replica, uid: str) -> None:
+        at = self.loop.time() - _SETTLES
+        self.judge.held(self.true(), uid, lambda other: replica.wire.known(other, at))
         if self.judge.violations:
             self._fail()
 
@@ -305,6 +359,8 @@ class Story:
         """Send a group to a replica as a Service does; tell whether 200 came back."""
         self.counts["deliveries"] += 1
         sent_at = self.true()
+        for alert in group.alerts:
+            self.judge.sent(sent_at, alert.labels, alert.status.value)
         replica = self.rng.choice(self.replicas)
         await asyncio.sleep(self.rng.uniform(0.0, 0.01))
         if replica.dead:
@@ -358,6 +414,7 @@ class Story:
                     for mine in fires:
                         mine.extend(fires_of(labels, begins, ends, build.NOW, rng))
                     begins = ends + rng.uniform(10, 100)
+        self._plan_persistent_alerts(fires)
         repeats = rng.choice((20.0, 45.0))
         self._alertmanagers = [
             Alertmanager(
@@ -370,6 +427,23 @@ class Story:
             )
             for mine in fires
         ]
+
+    def _plan_persistent_alerts(self, fires: Sequence[list[Fire]]) -> None:
+        """Alerts of a few targets that no Job heals: they go on, or come back again and again."""
+        rng = self._effects
+        if self.seed % _PERSISTENT:
+            return
+        for name in ("Crash", "Node", "Load", "Dry"):
+            if rng.random() < 0.5:
+                continue
+            labels = {"alertname": name, "pod": "web-9", "node": "n9"}
+            begins = rng.uniform(0, 60)
+            while begins < _PERSISTS_UNTIL:
+                ends = begins + rng.choice((rng.uniform(20, 60), rng.uniform(60, 180)))
+                for mine in fires:
+                    mine.extend(fires_of(labels, begins, ends, build.NOW, rng))
+                self._last_end = max(self._last_end, ends)
+                begins = ends + rng.uniform(5, 60)
 
     async def _act_as_people(self) -> None:
         every = self.rng.choice((6.0, 12.0, 40.0))
@@ -406,6 +480,9 @@ class Story:
             self._commit,
             self._clock_jumps,
             self._clock_jumps,
+            self._change_operario,
+            self._change_operario,
+            *[self._catch_effect] * 3,
             *[self._catch_admission] * 6,
             *[self._stop_over_admission] * 4,
         ]
@@ -555,19 +632,22 @@ class Story:
         await asyncio.sleep(self.rng.uniform(1, 120))
         replica.skew = timedelta(0)
 
-    async def _is_caught(self, replica: Replica, longest: float) -> bool:
-        """Whether its next admission comes soon; it is then under way for up to so many seconds."""
+    async def _is_caught(
+        self, replica: Replica, longest: float, key: str = keys.ADMITTED_AT
+    ) -> bool:
+        """Whether it soon writes that annotation; that is then under way for so long at most."""
         sent = self.loop.create_future()
 
         def ambush() -> float:
             sent.set_result(None)
             return self.rng.choice((self.rng.uniform(0.1, 4.5), self.rng.uniform(5, longest)))
 
-        replica.wire.ambush = ambush
+        replica.wire.ambush, replica.wire.ambushed = ambush, key
         await asyncio.wait({sent}, timeout=60.0)
         if not sent.done() or replica.dead:
             return False
-        self.note(f"an admission of {replica.name} is under way for long")
+        what = "an admission" if key == keys.ADMITTED_AT else "an effect"
+        self.note(f"{what} of {replica.name} is under way for long")
         return True
 
     async def _stop_over_admission(self) -> None:
@@ -594,6 +674,12 @@ class Story:
         alone = self._leave_alone
         await self.rng.choice((self._kill, self._freeze, self._cut, alone, alone))(replica)
 
+    async def _catch_effect(self) -> None:
+        """While an effect that the leader settled is under way, another leader settles it."""
+        replica = self._leader()
+        if await self._is_caught(replica, 40.0, keys.EFFECT):
+            await self.rng.choice((self._kill, self._freeze, self._cut))(replica)
+
     async def _leave_alone(self, _: Replica) -> None:
         """Let it be."""
 
@@ -604,6 +690,13 @@ class Story:
     async def _commit(self) -> None:
         self.note("a commit")
         self.commits.commit({"readme.yaml": f"# {self.loop.time()}\n"})
+
+    async def _change_operario(self) -> None:
+        """Commit another version of one operario, which may help."""
+        path = self.rng.choice(sorted(self._operarios))
+        self.note(f"a commit that changes {path}")
+        self._operarios[path] = changed(self._operarios[path])
+        self.commits.commit({path: self._operarios[path]})
 
     async def _mend(self) -> None:
         """The faults are over."""
@@ -673,6 +766,9 @@ class Story:
                 if write.before is None:
                     counts["Jobs"] += 1
         counts["replicas"] = self._starts
+        counts["Jobs held as not helping"] = len(self._held)
+        for effect in self.judge.effects():
+            counts[f"effect: {effect}"] += 1
         for phase in self.judge.phases().values():
             counts[f"phase: {phase}"] += 1
         return counts
@@ -721,7 +817,7 @@ _TOLD: Final = ("suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
 def _flat(job: Object) -> dict[str, Any]:
     annotations = job["metadata"]["annotations"]
     values = {key.removeprefix("openfero.io/"): value for key, value in annotations.items()}
-    for key in ("alert", "options", "commit", "blob", "commit-author", "spec-digest"):
+    for key in ("alert", "options", "commit", "blob", "commit-author"):
         values.pop(key, None)
     values |= {key: job["spec"].get(key) for key in _TOLD}
     status = job.get("status") or {}

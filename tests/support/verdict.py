@@ -9,6 +9,10 @@ that a limit which holds at each of them holds at every instant. What people do 
 suspended Job, stop one, delete one) the leader cannot foresee: it counts against an admission
 only after `hearsay`, the time in which news of it must have reached every leader, and been noted
 on the Job. What was stopped sooner again, and left nothing on it, is as if it had not been.
+
+Effects are judged when they are settled, and runs that did not heal at each admission, by what the
+writer must have known: what it was sent, where the history says that, else what is older than
+`hearsay`.
 """
 
 from __future__ import annotations
@@ -23,9 +27,10 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.duration import parse_duration
+from tests.support.effects import FINAL, HEALED, NOT_HEALED, PENDING, UNKNOWN, Run, possible_effects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 _WOBBLE: Final = timedelta(seconds=60)
 _MINUTE: Final = timedelta(minutes=1)
@@ -48,12 +53,15 @@ _WRITTEN_ONCE: Final = (
 class Change:
     """What a watch reported: `kind` is ADDED, MODIFIED or DELETED, `moment` when it happened.
 
-    `job` is the whole object in the API's own shape.
+    `job` is the whole object in the API's own shape. `known` returns the resourceVersion of the Job
+    with a uid that its writer must have known when it decided on the change (0: no version of it);
+    None if nobody recorded what the writer was sent.
     """
 
     moment: datetime
     kind: str
     job: Mapping[str, Any]
+    known: Callable[[str], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,8 @@ class _Options:
     max_per_hour: int
     resolve_delay: timedelta
     priority: int
+    heals_within: timedelta
+    stop_after_not_healed: int | None
 
 
 @dataclass(slots=True)
@@ -169,11 +179,20 @@ class _Job:
     succeeded: bool
     ttl: int | None
     leaving: bool
+    digest: str
+    started_at: datetime | None
+    still_firing_at: datetime | None
+    effect: str | None
+    effect_at: datetime | None
+    effect_message: str | None
+    version: int
     created: datetime
+    seen: datetime  # when this state was written
     admitted: datetime | None = None  # when the admission was written
     by_hand: datetime | None = None  # when a person started it, or started it again
     touched: bool = False  # a person ever did
     gone: datetime | None = None
+    starts: tuple[datetime, ...] = ()  # every moment that can count as its start
 
     @property
     def name(self) -> str:
@@ -199,6 +218,26 @@ class _Job:
             and self.decision is None
             and self.finished_at is None
             and self.gone is None
+        )
+
+    @property
+    def dry_run(self) -> bool:
+        return self.decision == "refused" and self.reason == "dry-run" and not self.starts
+
+    @property
+    def run(self) -> Run:
+        """Return what decides about its effect."""
+        received, starts = self.received_at, self.starts
+        return Run(
+            starts_at=self.starts_at,
+            received_at=received,
+            first_start=received if self.dry_run else min(starts, default=None),
+            last_start=received if self.dry_run else max(starts, default=None),
+            end=received if self.dry_run else self.finished_at,
+            heals_within=self.options.heals_within,
+            resolved_at=self.resolved_at,
+            still_firing=self.still_firing_at is not None,
+            settled=self.effect,
         )
 
     @property
@@ -238,6 +277,14 @@ class Judge:
     _occupying: dict[str, _Job] = field(default_factory=dict)
     _starts: list[_Job] = field(default_factory=list)  # of the last hour
     _paused: datetime | None = None
+    #: By uid, the states of each Job that ever was; and those lists again by incident and target.
+    _states: dict[str, list[_Job]] = field(default_factory=dict)
+    _related: defaultdict[tuple[str, str], list[list[_Job]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _fired: defaultdict[tuple[tuple[str, str], ...], list[datetime]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by labels, when the alert was sent as firing
 
     # What happened.
 
@@ -258,6 +305,7 @@ class Judge:
             self._delete(moment, previous)
             return
         now = _read(job, previous)
+        now.seen = moment
         if previous is None:
             now.created = moment
             if now.admitted_at is not None:  # as seen by who began to look late
@@ -268,18 +316,28 @@ class Judge:
             self._compare(moment, previous, now)
         self._file(now)
         if previous is not None:
-            self._note_start(moment, previous, now)
+            self._note_start(change, previous, now)
+        now.starts = _starts(previous, now)
         if now.occupying:
             self._occupying[uid] = now
         else:
             self._occupying.pop(uid, None)
+        if previous is None:
+            states = self._states[uid] = [now]
+            for key in (("incident", now.incident), ("target", now.target)):
+                self._related[key].append(states)
+        elif _is_news(previous, now):
+            self._states[uid].append(now)
+        self._judge_effect(change, previous, now)
 
-    def _note_start(self, moment: datetime, previous: _Job, now: _Job) -> None:
+    def _note_start(self, change: Change, previous: _Job, now: _Job) -> None:
         """A Job may have been started, or stopped, and a start may have been noted on it."""
+        moment = change.moment
         marked = previous.admitted_at is None and now.admitted_at is not None
         if marked and _started_by(previous, now):
             now.admitted = moment
             self._judge_admission(moment, previous, now)
+            self._judge_breaker(change, previous, now)
             self._starts.append(now)
         elif not previous.occupying and now.occupying:
             # Nobody but a person starts what is not being admitted.
@@ -321,6 +379,13 @@ class Judge:
                 )
         if delivered.status == "resolved":
             self._judge_resolved(delivered)
+        else:
+            self._judge_still_firing(delivered)
+
+    def sent(self, moment: datetime, labels: Mapping[str, str], status: str) -> None:
+        """An alert was sent, whatever became of it."""
+        if status == "firing":
+            self._fired[tuple(sorted(labels.items()))].append(moment)
 
     def waiting(self) -> list[str]:
         """Jobs about which nothing has been decided, one line each."""
@@ -331,6 +396,46 @@ class Judge:
         return [
             job.name for job in self._jobs.values() if job.decision is not None and not job.reason
         ]
+
+    def unsettled(self, moment: datetime) -> list[str]:
+        """Effects that only one answer is left to, now or within a minute, and not settled so."""
+        lines = []
+        for job in self._jobs.values():
+            if not _has_effect(job) or job.effect in FINAL:
+                continue
+            others = [state.run for state in self._latest_of_incident(job)]
+            for now in (moment, moment + _MINUTE):
+                possible = possible_effects(job.run, others, now, self.slack)
+                if len(possible) == 1 and not possible & {PENDING, job.effect}:
+                    lines.append(f"the effect of {job.name} is {job.effect}, not {[*possible][0]}")
+                    break
+        return lines
+
+    def effects(self) -> list[str]:
+        """The settled effect of each Job that ever was."""
+        last = (states[-1] for states in self._states.values())
+        kinds = (("dry run " if job.dry_run else "") + (job.effect or "") for job in last)
+        return [kind for kind in kinds if kind and not kind.endswith(" ")]
+
+    def held(self, moment: datetime, uid: str, known: Callable[[str], int]) -> None:
+        """A leader makes a Job wait as one that does not help."""
+        job = self._jobs.get(uid)
+        if job is None:
+            return
+        change = Change(moment, "MODIFIED", {}, known)
+        if all(state.approved for state in self._known_states(uid, change)):
+            self._report(moment, "not-helping", f"{job.name} is held, and was approved")
+        limit = job.options.stop_after_not_healed
+        runs = [
+            states[-1]
+            for states in self._related["target", job.target]
+            if states[-1].operario == job.operario
+            and states[-1].digest == job.digest
+            and NOT_HEALED in self._possible(states[-1].uid, change)
+        ]
+        if limit is None or len(runs) < limit:
+            words = f"{job.name} is held after {len(runs)} runs that did not heal, limit {limit}"
+            self._report(moment, "not-helping", words)
 
     def phases(self) -> dict[str, str]:
         """The phase of each Job that is there, by NAMESPACE/NAME."""
@@ -344,13 +449,14 @@ class Judge:
     def _delete(self, moment: datetime, previous: _Job | None) -> None:
         if previous is None:
             return
-        gone = replace(previous, gone=moment)
+        gone = replace(previous, gone=moment, seen=moment)
         del self._jobs[previous.uid]
         self._occupying.pop(previous.uid, None)
         self._by_key.pop(previous.key, None)
         self._incidents[previous.incident].pop(previous.uid, None)
         self._targets[previous.target].pop(previous.uid, None)
         self._gone[previous.key] = gone
+        self._states[previous.uid].append(gone)
         remember = self.envelope.remember - self.slack
         if previous.uid in self.forgotten:
             return
@@ -477,6 +583,147 @@ class Judge:
         if count > limit:
             self._report(moment, "limit", f"{now.name} is number {count}, and {name} is {limit}")
 
+    def _judge_breaker(self, change: Change, previous: _Job, now: _Job) -> None:
+        """No further start after so many runs on a target that did not heal it."""
+        limit = now.options.stop_after_not_healed
+        if limit is None or now.status != "firing" or previous.approved:
+            return
+        runs = [
+            states[-1]
+            for states in self._related["target", now.target]
+            if states[-1].operario == now.operario
+            and states[-1].uid != now.uid
+            and states[-1].status == "firing"
+            and states[-1].starts
+        ]
+        names: list[str] = []
+        for run in sorted(runs, key=lambda run: max(run.starts), reverse=True):
+            possible = self._possible(run.uid, change)
+            if possible <= {PENDING, UNKNOWN}:
+                continue
+            if HEALED in possible or run.digest != now.digest or run.gone is not None:
+                return
+            if possible == {NOT_HEALED}:
+                names.append(run.name)
+            if len(names) == limit:
+                words = f"{now.name} was admitted, and {', '.join(names)} did not heal {now.target}"
+                self._report(change.moment, "not-helping", words)
+                return
+
+    def _judge_effect(self, change: Change, previous: _Job | None, now: _Job) -> None:
+        """A settled effect must be right, and stay."""
+        moment = change.moment
+        was = (previous.effect, previous.effect_at, previous.effect_message) if previous else None
+        becomes = (now.effect, now.effect_at, now.effect_message)
+        still = previous.still_firing_at if previous else None
+        if now.still_firing_at != still:
+            self._judge_still_firing_mark(moment, still, now)
+        if becomes == (was or (None, None, None)):
+            return
+        if previous is None or (previous.effect in FINAL) or now.effect is None:
+            words = f"the effect of {now.name} was {was and was[0]} and is {now.effect}"
+            self._report(moment, "effect", f"{words}: {now.effect_message}")
+            return
+        possible = self._possible(now.uid, change, settling=True)
+        if not _has_effect(now) or now.effect not in possible or now.effect == PENDING:
+            words = f"the effect of {now.name} is settled as {now.effect}, "
+            words += f"and can be {sorted(possible)}: {now.effect_message}"
+            self._report(moment, "effect", words)
+        if now.effect_at is None or now.effect_at > moment + self.slack or not now.effect_message:
+            self._report(moment, "effect", f"{now.name} is settled as of {now.effect_at}")
+
+    def _judge_still_firing_mark(self, moment: datetime, was: datetime | None, now: _Job) -> None:
+        """That an alert still fires is recorded once, and only if it was delivered so late."""
+        mark, deadline = now.still_firing_at, now.run.deadline
+        if was is not None or mark is None:
+            words = f"{now.name} was still firing at {was}, now at {mark}"
+            self._report(moment, "effect", words)
+        elif deadline is None or mark < deadline - self.slack:
+            words = f"{now.name} is marked as still firing at {mark}, too soon ({deadline})"
+            self._report(moment, "effect", words)
+        elif self._fired and not any(
+            sent <= mark + self.slack and sent + self.hearsay >= mark
+            for sent in self._fired[now.labels]
+        ):
+            self._report(moment, "effect", f"{now.name}: nobody said that it fires at {mark}")
+
+    def _judge_still_firing(self, delivered: Answered) -> None:
+        """What still fires long after it should have healed is written on its Jobs."""
+        labels = tuple(sorted(delivered.labels.items()))
+        for job in self._jobs.values():
+            deadline = job.run.deadline
+            if (
+                _has_effect(job)
+                and job.labels == labels
+                and job.effect not in FINAL
+                and job.resolved_at is None
+                and job.still_firing_at is None
+                and deadline is not None
+                and delivered.sent > deadline + self.hearsay
+                and delivered.sent > job.seen + self.hearsay
+                and not _is_later_alert(delivered, job)
+            ):
+                words = f"{job.name} was not told that its alert still fires"
+                self._report(delivered.answered, "effect", words)
+
+    # What a writer knew.
+
+    def _known_states(self, uid: str, change: Change) -> list[_Job]:
+        """The states of a Job of which the writer may have known the last; at least one."""
+        states = self._states[uid]
+        known = 0
+        for number, state in enumerate(states):
+            if (
+                state.version <= change.known(uid)
+                if change.known is not None and state.gone is None
+                else state.seen + self.hearsay <= change.moment
+            ):
+                known = number
+        return states[known:]
+
+    def _possible(self, uid: str, change: Change, *, settling: bool = False) -> frozenset[str]:
+        """Every effect that a Job can have, for the writer of a change.
+
+        With `settling` the last state is what the change made of it, which does not count.
+        """
+        states = self._known_states(uid, change)
+        if settling:
+            states = states[:-1] or states
+        others = [
+            self._known_states(other.uid, change)
+            for other in self._latest_of_incident(states[-1], gone=True)
+        ]
+        oldest = [
+            known[0].run
+            for known in others
+            if self._must_know(known[0], change) and known[0].gone is None
+        ]
+        newest = [known[-1].run for known in others]
+        return frozenset().union(
+            *(
+                possible_effects(state.run, known, change.moment, self.slack)
+                for state in states
+                for known in (oldest, newest)
+            )
+        )
+
+    def _must_know(self, state: _Job, change: Change) -> bool:
+        """Whether the writer must have known that a Job exists."""
+        if change.known is not None:
+            return change.known(state.uid) >= state.version
+        return state.created + self.hearsay <= change.moment
+
+    def _latest_of_incident(self, job: _Job, *, gone: bool = False) -> Iterator[_Job]:
+        """The other Jobs of the same labels, as they are, or were last."""
+        for states in self._related["incident", job.incident]:
+            last = states[-1]
+            if (
+                last.uid != job.uid
+                and last.status == "firing"
+                and (gone or last.gone is None)
+            ):
+                yield last
+
     def _judge_undoing(self, moment: datetime, now: _Job) -> None:
         if moment + self.slack < now.received_at + now.options.resolve_delay:
             self._report(moment, "undoing", f"{now.name} did not wait for its resolve-delay")
@@ -529,6 +776,40 @@ def _returned(previous: _Job, now: _Job) -> bool:
     if previous.phase in _FINAL:
         return now.phase != previous.phase
     return now.waiting and previous.admitted_at is not None
+
+
+def _is_news(previous: _Job, now: _Job) -> bool:
+    """Whether a change of a Job can change an effect, or a start that depends on one."""
+    return any(
+        getattr(previous, field) != getattr(now, field)
+        for field in (
+            "starts",
+            "finished_at",
+            "decision",
+            "resolved_at",
+            "still_firing_at",
+            "effect",
+            "approved",
+        )
+    )
+
+
+def _starts(previous: _Job | None, now: _Job) -> tuple[datetime, ...]:
+    """Every moment at which a Job can be said to have started, so far."""
+    moments = (_time(now.admitted_at), now.admitted, now.by_hand, now.started_at)
+    before = previous.starts if previous else ()
+    return tuple(sorted({*before, *(moment for moment in moments if moment is not None)}))
+
+
+def _has_effect(job: _Job) -> bool:
+    return job.status == "firing" and (job.dry_run or bool(job.starts))
+
+
+def _is_later_alert(delivered: Answered, job: _Job) -> bool:
+    """Whether a delivery is of an alert that began later, and has a Job of its own."""
+    if delivered.starts_at is None or job.starts_at is None:
+        return False
+    return delivered.starts_at > job.received_at + _WOBBLE
 
 
 def _overtaken(previous: _Job, now: _Job) -> bool:
@@ -590,10 +871,19 @@ def _read(job: Mapping[str, Any], previous: _Job | None) -> _Job:
         succeeded="Complete" in conditions,
         ttl=spec.get("ttlSecondsAfterFinished"),
         leaving="deletionTimestamp" in metadata,
+        digest=annotations.get(keys.SPEC_DIGEST, ""),
+        started_at=_time(status.get("startTime")),
+        still_firing_at=_time(annotations.get(keys.STILL_FIRING_AT)),
+        effect=annotations.get(keys.EFFECT),
+        effect_at=_time(annotations.get(keys.EFFECT_AT)),
+        effect_message=annotations.get(keys.EFFECT_MESSAGE),
+        version=int(metadata.get("resourceVersion") or 0),
         created=previous.created if previous else received,
+        seen=previous.seen if previous else received,
         admitted=previous.admitted if previous else None,
         by_hand=previous.by_hand if previous else None,
         touched=previous is not None and previous.touched,
+        starts=previous.starts if previous else (),
     )
 
 
@@ -610,6 +900,7 @@ def _alert_labels(text: str) -> tuple[tuple[str, str], ...]:
 @lru_cache(maxsize=1024)
 def _options(text: str) -> _Options:
     raw = json.loads(text)
+    stop_after = raw.get("stop-after-not-healed", 3)
     return _Options(
         approval=raw.get("approval") is True,
         dry_run=raw.get("mode") == "dry-run",
@@ -619,6 +910,8 @@ def _options(text: str) -> _Options:
         max_per_hour=raw.get("max-per-hour", 30),
         resolve_delay=parse_duration(raw.get("resolve-delay", "1m")),
         priority=raw.get("priority", 0),
+        heals_within=parse_duration(raw.get("heals-within", "15m")),
+        stop_after_not_healed=None if stop_after == "off" else stop_after,
     )
 
 
