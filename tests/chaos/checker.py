@@ -35,9 +35,17 @@ PROMISES: Final = {
     "started after the alert was resolved": ("resolved", "undoing"),
     "decisions that did not last, or of two leaders": ("final", "phase", "two-leaders", "dry-run"),
     "left undecided at the end": ("undecided",),
+    "effects wrong, or settled by two leaders differently": ("effect",),
+    "effects not settled at the end": ("unsettled",),
+    "started again although it did not help": ("not-helping",),
     "forged Jobs started or changed": ("foreign",),
 }
 
+#: Seconds at the end of a run in which nothing happens any more but that effects are settled:
+#: longer than `heals-within` of any operario, and than another leader takes.
+CALM: Final = 25.0
+#: Seconds of these in which the last effects are settled.
+_SETTLES: Final = timedelta(seconds=10)
 #: Later than the recorder hears of anything, while etcd answers.
 _HEARD: Final = timedelta(seconds=5)
 #: Kubernetes' own times are whole seconds.
@@ -57,6 +65,7 @@ class History:
     expected: frozenset[Alert]
     limits: Limits
     forged: Sequence[Seen] = ()
+    ended: float = 0.0  # when nothing more was recorded, and nothing had changed for `CALM`
 
 
 #: An alert that some operario answers: labels in order, state, start.
@@ -87,6 +96,7 @@ def judge(history: History) -> list[Violation]:
         *_too_many_a_minute(history),
         *_undecided(history, _moment(end)),
         *_forged_and_touched(history),
+        *_unsettled(court, _moment(history.ended)),
     ]
 
 
@@ -223,6 +233,11 @@ def _forged_and_touched(history: History) -> list[Violation]:
         if job["spec"].get("suspend") is not True:
             violations.append(Violation(_moment(seen.at), "foreign", f"{seen.key} was started"))
     return violations
+
+
+def _unsettled(court: Judge, end: datetime) -> list[Violation]:
+    """An effect that was long due at the end, and is not settled."""
+    return [Violation(end, "unsettled", words) for words in court.unsettled(end - _SETTLES)]
 
 
 def has_ended(job: Mapping[str, Any]) -> bool:

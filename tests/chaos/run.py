@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 # Seconds.
 LONGEST_TO_DELIVER: Final = 1800.0
 LONGEST_TO_SETTLE: Final = 1800.0
-CALM: Final = 3.0  # so long nothing must happen until it is over
 BETWEEN_SLICES: Final = 1.0
 
 
@@ -91,6 +90,7 @@ async def run(
             expected=frozenset(post.expected),
             limits=Limits(concurrent=LIMITS["concurrent"], per_minute=LIMITS["perMinute"]),
             forged=stage.recorder.forged,
+            ended=time.time(),
         )
         violations = checker.judge(history)
         figures = _figures(stage, post, history) | {"attacks": str(attack)}
@@ -150,7 +150,7 @@ async def _settle(stage: Stage, say: Callable[[str], None]) -> None:
             calm_since = None
         elif calm_since is None:
             calm_since = time.monotonic()
-        elif time.monotonic() - calm_since > CALM:
+        elif time.monotonic() - calm_since > checker.CALM:
             return
         if time.monotonic() - printed_at > 15:
             printed_at = time.monotonic()
@@ -169,12 +169,16 @@ def _is_open(job: dict) -> bool:  # type: ignore[type-arg]
 async def _approve(stage: Stage, stories: Sequence[Story]) -> None:
     """The human at the gate: approves some, each once it has waited a moment."""
     wanted = {story.labels["host"] for story in stories if story.approved}
+    # (One that does not help runs twice, and then waits for a person.)
+    asking = ('"alertname":"Asks"', '"alertname":"Stuck"')
     done: set[str] = set()
     while True:
         await asyncio.sleep(0.5)
         for key, job in list(stage.recorder.latest.items()):
             annotations = job["metadata"]["annotations"]
-            if key in done or '"alertname":"Asks"' not in annotations[keys.ALERT]:
+            if key in done or not any(name in annotations[keys.ALERT] for name in asking):
+                continue
+            if asking[1] in annotations[keys.ALERT] and annotations[keys.ATTEMPT] in ("1", "2"):
                 continue
             if keys.APPROVED_BY in annotations or keys.DECISION in annotations:
                 done.add(key)
@@ -197,10 +201,13 @@ def _figures(stage: Stage, post: Post, history: checker.History) -> dict[str, st
     """What the table shows besides the promises."""
     jobs = list(stage.recorder.latest.values())
     reasons: Counter[str] = Counter()
+    effects: Counter[str] = Counter()
     started = attempts = 0
     for job in jobs:
         annotations = job["metadata"]["annotations"]
         started += keys.ADMITTED_AT in annotations
+        if keys.EFFECT in annotations:
+            effects[annotations[keys.EFFECT]] += 1
         attempts += annotations.get(keys.ATTEMPT, "1") != "1"
         if annotations.get(keys.DECISION) == "refused":
             reasons[annotations.get(keys.REASON, "no reason")] += 1
@@ -217,6 +224,9 @@ def _figures(stage: Stage, post: Post, history: checker.History) -> dict[str, st
         "Jobs": str(len(jobs)),
         "of which started": str(started),
         "of which a further attempt": str(attempts),
+        "effects settled": ", ".join(
+            f"{number} {effect}" for effect, number in effects.most_common()
+        ),
         "refused": ", ".join(f"{number} {reason}" for reason, number in reasons.most_common()),
         "states of Jobs read from etcd": str(len(history.jobs)),
         "most Jobs running at once": f"{_most_at_once(history.jobs)} of {LIMITS['concurrent']}",

@@ -6,10 +6,14 @@ it, round by round. Times are seconds from when the story is released.
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.domain.timestamp import format_time
 from tests.support.replica import operario
 
 if TYPE_CHECKING:
@@ -32,12 +36,28 @@ OPERARIOS: Final[dict[str, tuple[dict[str, str], dict[str, str]]]] = {
     "Undo": (_WIDE, {}),
     "Asks": ({**_WIDE, "approval": "required"}, {}),
     "Again": ({**_WIDE, "rerun-after": "1s", "max-runs": "2"}, {}),
+    "Heals": ({**_WIDE, "heals-within": "8s"}, {}),
+    "Stuck": (
+        {
+            **_WIDE,
+            "heals-within": "1s",
+            "stop-after-not-healed": "2",
+            "rerun-after": "1s",
+            "max-runs": "4",
+            "max-wait": "10s",
+        },
+        {},
+    ),
     "Fails": (_WIDE, {"fail": "true"}),
     "Stops": ({**_WIDE, "on-resolve": "cancel-running"}, {"run_for": "6s"}),
     "Hourly": ({**_WIDE, "max-per-hour": "20", "max-wait": "10s"}, {}),
 }
 #: Alert names that have an operario for `resolved`, too.
 UNDONE: Final = ("Undo",)
+
+
+#: Instead of a time: when the notice is sent first.
+NOW: Final = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +162,18 @@ def _again(t: _Teller) -> Iterator[Story]:
     yield Story(t.labels("Again"), t.both(*[firing(t.start())] * 4))
 
 
+def _heals(t: _Teller) -> Iterator[Story]:
+    """It fires for a few rounds, and is over while its Job runs, or soon after."""
+    s = t.start()
+    yield Story(t.labels("Heals"), t.both(firing(s), firing(s), firing(s), resolved(s, NOW)))
+
+
+def _stuck(t: _Teller) -> Iterator[Story]:
+    """It goes on firing, whatever its Jobs do."""
+    approved = t.chance.random() < 0.5
+    yield Story(t.labels("Stuck"), t.both(*[firing(t.start())] * 10), approved=approved)
+
+
 def _same_target(t: _Teller) -> Iterator[Story]:
     """Several alerts tell of one host."""
     host = f"shared-{t.number}"
@@ -163,6 +195,8 @@ _KINDS: Final[dict[Callable[[_Teller], Iterator[Story]], int]] = {
     _flicker: 10,
     _asks: 4,
     _again: 5,
+    _heals: 10,
+    _stuck: 5,
     _same_target: 12,
     _hourly: 3,
 }
@@ -197,12 +231,16 @@ def write_operarios(repository: Repository) -> None:
 
 def as_sent(story: Story, notice: Notice, base: Callable[[float], str]) -> dict[str, Any]:
     """An alert as Alertmanager writes it; `base` makes a time of seconds from the release."""
+    ends = "0001-01-01T00:00:00Z"
+    if notice.ends is not None:
+        now = format_time(datetime.fromtimestamp(time.time(), UTC))
+        ends = now if notice.ends == NOW else base(notice.ends)
     return {
         "status": notice.status,
         "labels": story.labels,
         "annotations": {"summary": f"{story.name} of {story.labels['host']}"},
         "startsAt": base(notice.starts),
-        "endsAt": "0001-01-01T00:00:00Z" if notice.ends is None else base(notice.ends),
+        "endsAt": ends,
         "generatorURL": "",
         "fingerprint": "0123456789abcdef",
     }

@@ -56,6 +56,7 @@ class Past:
         self.control: list[Seen] = []
         self.answered: list[Answered] = []
         self.expected: set[checker.Alert] = set()
+        self.ends = 100.0
         self._now: dict[str, dict[str, Any]] = {}
 
     def create(self, name: str, at: float, *, since: float = -30.0, **options: Any) -> None:
@@ -111,6 +112,14 @@ class Past:
         self._now[name] = job
         self._write(name, at)
 
+    def settle(self, name: str, at: float, effect: str) -> None:
+        """The leader settles its effect; before, the alert was delivered as firing."""
+        if effect == "not-healed":
+            self.change(name, at - 1, **{keys.STILL_FIRING_AT: format_time(NOW + seconds(at - 1))})
+        moment = format_time(NOW + seconds(at - 1))
+        marks = {keys.EFFECT: effect, keys.EFFECT_AT: moment, keys.EFFECT_MESSAGE: "as seen"}
+        self.change(name, at, **marks)
+
     def pause(self, at: float, data: dict[str, str]) -> None:
         """The control is written."""
         stored = {"kind": "ConfigMap", "data": data}
@@ -132,6 +141,7 @@ class Past:
             frozenset(self.expected),
             replace(Limits(concurrent=2, per_minute=10), **limits),
             self.forged,
+            ended=BEGIN + self.ends,
         )
         counts = checker.count(checker.judge(history))
         return {words: number for words, number in counts.items() if number}
@@ -207,6 +217,7 @@ def _start_what_is_over(recorded: Past) -> None:
     recorded.change("c", 6.6, **{keys.RESOLVED_AT: format_time(NOW)})
     recorded.admit("c", 7)
     recorded.end("c", 8)
+    recorded.settle("c", 9, "unknown")
 
 
 def _start_what_is_forged(recorded: Past) -> None:
@@ -222,6 +233,32 @@ def _leave(recorded: Past) -> None:
     recorded.create("c", 7)
 
 
+def _settle_differently(recorded: Past) -> None:
+    recorded.settle("a", 2000, "not-healed")
+    recorded.settle("a", 2001, "healed")
+
+
+def _settle_unseen(recorded: Past) -> None:
+    recorded.settle("b", 2000, "healed")
+
+
+def _settle_nothing(recorded: Past) -> None:
+    recorded.ends = 1000.0
+    recorded.change("b", 950, **{keys.STILL_FIRING_AT: format_time(NOW + seconds(950))})
+
+
+def _start_what_does_not_help(recorded: Past) -> None:
+    recorded.control.clear()
+    stops: dict[str, Any] = {"stop_after_not_healed": 1}
+    recorded.create("c", 7, **stops)
+    recorded.admit("c", 8)
+    recorded.end("c", 9)
+    recorded.settle("c", 951, "not-healed")
+    recorded.create("c'", 1400, since=1390, **stops)
+    recorded.admit("c'", 1401)
+    recorded.end("c'", 1402)
+
+
 @pytest.mark.parametrize(
     ("doctor", "promise"),
     [
@@ -235,6 +272,10 @@ def _leave(recorded: Past) -> None:
         (_start_unasked, "started without approval"),
         (_start_what_is_over, "started after the alert was resolved"),
         (_leave, "left undecided at the end"),
+        (_settle_differently, "effects wrong, or settled by two leaders differently"),
+        (_settle_unseen, "effects wrong, or settled by two leaders differently"),
+        (_settle_nothing, "effects not settled at the end"),
+        (_start_what_does_not_help, "started again although it did not help"),
         (_start_what_is_forged, "forged Jobs started or changed"),
     ],
 )

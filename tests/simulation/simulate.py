@@ -70,7 +70,9 @@ _HOUR: Final = timedelta(hours=1)
 _LINES: Final = 120
 #: Seconds before a write was sent in which the writer may have decided on it already.
 _DECIDES: Final = 1.0
-_SETTLES: Final = 10.0
+_SETTLES: Final = 2.0
+#: Seconds in which a leader decides anew: with a slow API server, and after the faults.
+_DECIDES_AGAIN: Final = (60.0, 15.0)
 #: Seconds between two looks at what leaders make wait.
 _LOOKS: Final = 2.0
 #: Somebody forges Jobs in one seed of so many.
@@ -152,6 +154,7 @@ class Story:
         self._effects = Random(f"effects {seed}")  # noqa: S311
         self._operarios = with_effects(draw_operarios(rng), self._effects)
         self.commits.commit(self._operarios | {"openfero.yaml": envelope_file(self.envelope)})
+        self._calm = False  # the faults are over for long
         self._last_end = 0.0  # of the alerts that go on after the faults
         self._held: dict[str, None] = {}  # uids of Jobs that waited as not helping
         self.player = _Player(rng)
@@ -212,7 +215,7 @@ class Story:
     def _unsettled(self) -> list[str]:
         unfinished = [f"nothing was decided about {job}" for job in self.judge.waiting()]
         unfinished += [f"{job} was decided without a reason" for job in self.judge.unexplained()]
-        unfinished += [f"effect: {line}" for line in self.judge.unsettled(self.true())]
+        unfinished += [f"effect: {line}" for line in self._unsettled_effects()]
         for alertmanager in self._alertmanagers:
             unfinished += [f"never taken: {fire}" for fire in alertmanager.untold()]
         leaders = [replica.name for replica in self.replicas if replica.leads]
@@ -225,6 +228,10 @@ class Story:
                 differs = sorted(set(seen.items()) ^ set(true.items()))
                 unfinished.append(f"{replica.name} sees another cluster: {differs}")
         return unfinished
+
+    def _unsettled_effects(self) -> list[str]:
+        """Effects that are not settled, and will be within a minute at most."""
+        return self.judge.unsettled(self.true(), self.true() + timedelta(minutes=1))
 
     async def _end(self) -> None:
         """Leave nothing running."""
@@ -303,7 +310,7 @@ class Story:
                         self._judge_held(replica, remediation.uid)
 
     def _judge_held(self, replica: Replica, uid: str) -> None:
-        at = self.loop.time() - _SETTLES
+        at = self.loop.time() - _DECIDES_AGAIN[self._calm]
         self.judge.held(self.true(), uid, lambda other: replica.wire.known(other, at))
         if self.judge.violations:
             self._fail()
@@ -730,6 +737,7 @@ class Story:
         await self.people.pause()
         await asyncio.sleep(_QUIET)
         self.judge.hearsay = timedelta(seconds=_HEEDS)
+        self._calm = True
         await self.people.start_and_suspend(2 * _HEEDS)
         await asyncio.sleep(_QUIET)
 

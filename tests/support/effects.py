@@ -39,6 +39,7 @@ class Run:
 
     starts_at: datetime | None
     received_at: datetime
+    delivered_at: datetime
     first_start: datetime | None
     last_start: datetime | None
     end: datetime | None
@@ -54,9 +55,17 @@ class Run:
 
 
 def possible_effects(
-    run: Run, others: Iterable[Run], now: datetime, slack: timedelta = _NONE
+    run: Run,
+    others: Iterable[Run],
+    now: datetime,
+    slack: timedelta = _NONE,
+    *,
+    deliveries: bool = False,
 ) -> frozenset[str]:
-    """Return every effect that a run can have at `now`; `others` are the Jobs of its incident."""
+    """Return every effect that a run can have at `now`; `others` are the Jobs of its incident.
+
+    With `deliveries`, these also show until when the alert was delivered as firing.
+    """
     if run.settled in FINAL:
         return frozenset({run.settled})
     if run.first_start is None or run.last_start is None or run.end is None:
@@ -68,7 +77,18 @@ def possible_effects(
         shifts, {run.first_start - slack, run.last_start + slack}, {*shifts, _NONE}, shifts
     ):
         resolved = run.resolved_at
-        shifted = replace(run, resolved_at=resolved and resolved + resolved_shift)
+        fires = run.still_firing or (
+            deliveries
+            and any(
+                max(other.delivered_at, other.received_at) + other_shift
+                > run.end + run.heals_within
+                for other in others
+                if not _is_new_incident(other, run)
+            )
+        )
+        shifted = replace(
+            run, resolved_at=resolved and resolved + resolved_shift, still_firing=fires
+        )
         again = [
             other.starts_at + other_shift
             for other in others
@@ -102,23 +122,24 @@ def _effect(
     if resolved is not None and refire is not None and refire <= resolved:
         resolved = None  # it was the alert that fired again that was resolved
     next_start = min((moment for moment in later_starts if moment > end), default=None)
-    if resolved is None:
-        if refire is not None and refire <= deadline + run.heals_within:
+    if resolved is not None:
+        if (
+            resolved > deadline
+            or _is_by(next_start, resolved)
+            or _is_by(refire, resolved + run.heals_within)
+        ):
             return NOT_HEALED
-        if run.still_firing:
-            return NOT_HEALED
-        if now <= deadline:
-            return PENDING
-        if next_start is not None and next_start <= deadline:
-            return NOT_HEALED
-        return UNKNOWN if refire is not None or now >= deadline + _NO_NEWS else PENDING
-    if next_start is not None and next_start <= resolved:
+        return HEALED if now >= resolved + run.heals_within else PENDING
+    if run.still_firing or _is_by(refire, deadline + run.heals_within):
         return NOT_HEALED
-    if resolved > deadline:
+    if now > deadline and _is_by(next_start, deadline):
         return NOT_HEALED
-    if refire is not None and refire <= resolved + run.heals_within:
-        return NOT_HEALED
-    return HEALED if now >= resolved + run.heals_within else PENDING
+    is_unknown = now > deadline and (refire is not None or now >= deadline + _NO_NEWS)
+    return UNKNOWN if is_unknown else PENDING
+
+
+def _is_by(moment: datetime | None, latest: datetime) -> bool:
+    return moment is not None and moment <= latest
 
 
 def _is_new_incident(other: Run, run: Run) -> bool:

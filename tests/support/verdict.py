@@ -18,7 +18,7 @@ writer must have known: what it was sent, where the history says that, else what
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -231,6 +231,7 @@ class _Job:
         return Run(
             starts_at=self.starts_at,
             received_at=received,
+            delivered_at=self.delivered_at,
             first_start=received if self.dry_run else min(starts, default=None),
             last_start=received if self.dry_run else max(starts, default=None),
             end=received if self.dry_run else self.finished_at,
@@ -397,17 +398,17 @@ class Judge:
             job.name for job in self._jobs.values() if job.decision is not None and not job.reason
         ]
 
-    def unsettled(self, moment: datetime) -> list[str]:
-        """Effects that only one answer is left to, now or within a minute, and not settled so."""
+    def unsettled(self, *moments: datetime) -> list[str]:
+        """Effects that can be nothing else at one of these moments, and are not settled so."""
         lines = []
         for job in self._jobs.values():
             if not _has_effect(job) or job.effect in FINAL:
                 continue
             others = [state.run for state in self._latest_of_incident(job)]
-            for now in (moment, moment + _MINUTE):
+            for now in moments:
                 possible = possible_effects(job.run, others, now, self.slack)
                 if len(possible) == 1 and not possible & {PENDING, job.effect}:
-                    lines.append(f"the effect of {job.name} is {job.effect}, not {[*possible][0]}")
+                    lines.append(f"the effect of {job.name} is {job.effect}, not {min(possible)}")
                     break
         return lines
 
@@ -417,7 +418,7 @@ class Judge:
         kinds = (("dry run " if job.dry_run else "") + (job.effect or "") for job in last)
         return [kind for kind in kinds if kind and not kind.endswith(" ")]
 
-    def held(self, moment: datetime, uid: str, known: Callable[[str], int]) -> None:
+    def held(self, moment: datetime, uid: str, known: Callable[[str], int] | None) -> None:
         """A leader makes a Job wait as one that does not help."""
         job = self._jobs.get(uid)
         if job is None:
@@ -426,15 +427,15 @@ class Judge:
         if all(state.approved for state in self._known_states(uid, change)):
             self._report(moment, "not-helping", f"{job.name} is held, and was approved")
         limit = job.options.stop_after_not_healed
-        runs = [
-            states[-1]
+        versions = Counter(
+            states[-1].digest
             for states in self._related["target", job.target]
             if states[-1].operario == job.operario
-            and states[-1].digest == job.digest
-            and NOT_HEALED in self._possible(states[-1].uid, change)
-        ]
-        if limit is None or len(runs) < limit:
-            words = f"{job.name} is held after {len(runs)} runs that did not heal, limit {limit}"
+            and NOT_HEALED in self._possible(states[-1].uid, change, deliveries=True)
+        )
+        count = max(versions.values(), default=0)
+        if limit is None or count < limit:
+            words = f"{job.name} is held after {count} runs that did not heal, limit {limit}"
             self._report(moment, "not-helping", words)
 
     def phases(self) -> dict[str, str]:
@@ -598,7 +599,7 @@ class Judge:
         ]
         names: list[str] = []
         for run in sorted(runs, key=lambda run: max(run.starts), reverse=True):
-            possible = self._possible(run.uid, change)
+            possible = self._possible(run.uid, change, deliveries=True)
             if possible <= {PENDING, UNKNOWN}:
                 continue
             if HEALED in possible or run.digest != now.digest or run.gone is not None:
@@ -681,10 +682,13 @@ class Judge:
                 known = number
         return states[known:]
 
-    def _possible(self, uid: str, change: Change, *, settling: bool = False) -> frozenset[str]:
+    def _possible(
+        self, uid: str, change: Change, *, settling: bool = False, deliveries: bool = False
+    ) -> frozenset[str]:
         """Every effect that a Job can have, for the writer of a change.
 
-        With `settling` the last state is what the change made of it, which does not count.
+        With `settling` the last state is what the change made of it, which does not count. With
+        `deliveries` the other Jobs of the incident show that its alert still fired.
         """
         states = self._known_states(uid, change)
         if settling:
@@ -701,7 +705,7 @@ class Judge:
         newest = [known[-1].run for known in others]
         return frozenset().union(
             *(
-                possible_effects(state.run, known, change.moment, self.slack)
+                possible_effects(state.run, known, change.moment, self.slack, deliveries=deliveries)
                 for state in states
                 for known in (oldest, newest)
             )
@@ -717,11 +721,7 @@ class Judge:
         """The other Jobs of the same labels, as they are, or were last."""
         for states in self._related["incident", job.incident]:
             last = states[-1]
-            if (
-                last.uid != job.uid
-                and last.status == "firing"
-                and (gone or last.gone is None)
-            ):
+            if last.uid != job.uid and last.status == "firing" and (gone or last.gone is None):
                 yield last
 
     def _judge_undoing(self, moment: datetime, now: _Job) -> None:
