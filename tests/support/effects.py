@@ -33,7 +33,8 @@ class Run:
     """What decides about the effect of a Job of a firing alert.
 
     `first_start` and `last_start` are the earliest and the latest time that can count as its
-    start; None if it did not start. `deadline` is when it should have healed; None if it has not
+    start; None if it did not start. A dry run counts as one that started and ended when it was
+    received. `deadline` is when it should have healed; None if it has not
     ended.
     """
 
@@ -47,6 +48,7 @@ class Run:
     resolved_at: datetime | None = None
     still_firing: bool = False
     settled: str | None = None
+    dry_run: bool = False
 
     @property
     def deadline(self) -> datetime | None:
@@ -156,8 +158,11 @@ def _starts_of_same(run: Run, others: Iterable[Run], slack: timedelta) -> list[l
     same = [
         other
         for other in others
-        if other.starts_at == run.starts_at
-        or (other.starts_at is not None and not _is_new_incident(other, run))
+        if not other.dry_run
+        and (
+            other.starts_at == run.starts_at
+            or (other.starts_at is not None and not _is_new_incident(other, run))
+        )
     ]
     early = [other.first_start - slack for other in same if other.first_start is not None]
     late = [other.last_start + slack for other in same if other.last_start is not None]

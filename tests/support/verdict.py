@@ -239,6 +239,7 @@ class _Job:
             resolved_at=self.resolved_at,
             still_firing=self.still_firing_at is not None,
             settled=self.effect,
+            dry_run=self.dry_run,
         )
 
     @property
