@@ -208,7 +208,7 @@ def _assess_unresolved(
     if still_firing is not None:
         message = f"still firing {run.since_end(still_firing)}"
         return Assessment(Effect.NOT_HEALED, still_firing, message)
-    if now <= run.deadline:
+    if now < run.deadline:
         # Also if another attempt started: that the alert was resolved before may be heard late.
         message = f"waiting until {format_seconds(run.deadline)} for the alert to be resolved"
         return Assessment(Effect.PENDING, None, message, run.deadline)

@@ -168,6 +168,9 @@ def test_without_news_the_effect_is_pending_and_then_unknown() -> None:
     assert (early.effect, early.next_change) == (Effect.PENDING, DEADLINE)
     assert late is not None
     assert (late.effect, late.next_change) == (Effect.PENDING, DEADLINE + timedelta(hours=6))
+    on_time = assess(job, [job], DEADLINE)
+    assert on_time is not None
+    assert on_time.next_change == late.next_change  # never now, or its caller would not wait
     assert effect_of(job, at=DEADLINE + timedelta(hours=6)) == (
         Effect.UNKNOWN,
         "no news of the alert for 6h15m after the Job ended; it may be silenced",
