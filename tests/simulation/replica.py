@@ -22,6 +22,7 @@ from openfero_gitops.cluster.listwatch import ListWatch, Pace
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain.errors import ApiError, ClockWrong, SourceError
 from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.effects.settler import Settler
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.elector import Elector, WorkStuck
@@ -114,6 +115,13 @@ class Replica:
             stopwatch=loop.time,
         )
         self.cleaner = Cleaner(
+            jobs=jobs,
+            view=self.view,
+            catalog=lambda: self.syncer.catalog,
+            counts=tally,
+            now=self.clock.now,
+        )
+        self.settler = Settler(
             jobs=jobs,
             view=self.view,
             catalog=lambda: self.syncer.catalog,
@@ -220,6 +228,7 @@ class Replica:
                 tasks.create_task(self.admitter.run(term))
                 tasks.create_task(self.mirrorer.run(term))
                 tasks.create_task(self.cleaner.run(term))
+                tasks.create_task(self.settler.run(term))
         except* (TermEnded, ClockWrong):
             pass
 

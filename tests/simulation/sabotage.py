@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from openfero_gitops.admission import decide
+from openfero_gitops.admission import breaker, decide
 from openfero_gitops.admission import pause as control
 from openfero_gitops.admission.admitter import Admitter
+from openfero_gitops.admission.breaker import Breakers
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster import lease
 from openfero_gitops.cluster.clock import Clock
+from openfero_gitops.delivery import recording
 from openfero_gitops.delivery.recording import IncidentRecorder
 from openfero_gitops.delivery.submitter import Submitter
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.remediation import Phase, Remediation
+from openfero_gitops.effects import assess
 from openfero_gitops.jobs import observe, patches
 from openfero_gitops.leadership.elector import Elector
 from openfero_gitops.leadership.term import LeaseTerm
@@ -108,6 +111,9 @@ _write = lease._write
 _read = Control._read
 _carry_out = Admitter._carry_out
 _assumed = Admitter._assumed
+_check = Breakers.check
+_assess = breaker.assess
+_settle = patches.settle
 
 
 async def _read_and_acknowledge(self: Control) -> None:
@@ -127,6 +133,18 @@ def _without_approval(remediation: Any, state: Any) -> Any:
     if assumed.phase is not Phase.AWAITING_APPROVAL or remediation.uid in state.blocked:
         return assumed
     return dataclasses.replace(assumed, phase=Phase.WAITING)
+
+
+def _check_without_approval(self: Breakers, remediation: Remediation) -> Any:
+    return _check(self, dataclasses.replace(remediation, approved_by=None))
+
+
+def _assess_what_is_settled(remediation: Remediation, *arguments: Any) -> Any:
+    return _assess(remediation, *arguments) if remediation.effect is not None else None
+
+
+def _settle_whatever_it_was(*arguments: Any) -> Any:
+    return [operation for operation in _settle(*arguments) if operation["op"] != "test"]
 
 
 async def _create_and_hope(self: Submitter, rendered: Any) -> None:
@@ -250,6 +268,36 @@ SABOTAGES: Final = (
         frozenset({"resolved"}),
         (_replace(IncidentRecorder, "record_resolved", _never),),
         known_seeds=(0,),
+    ),
+    Sabotage(
+        "no circuit breaker",
+        frozenset({"not-helping"}),
+        (_replace(Breakers, "check", _nothing),),
+    ),
+    Sabotage(
+        "a circuit breaker that no approval closes",
+        frozenset({"not-helping"}),
+        (_replace(Breakers, "check", _check_without_approval),),
+    ),
+    Sabotage(
+        "a circuit breaker that waits for effects to be settled",
+        frozenset({"not-helping"}),
+        (_replace(breaker, "assess", _assess_what_is_settled),),
+    ),
+    Sabotage(
+        "a settled effect that is overwritten",
+        frozenset({"effect"}),
+        (_replace(patches, "settle", _settle_whatever_it_was),),
+    ),
+    Sabotage(
+        "an alert that still fires, which nobody writes down",
+        frozenset({"effect"}),
+        (_replace(recording, "is_still_firing", lambda *_: False),),
+    ),
+    Sabotage(
+        "an alert that fires again, at which nobody looks",
+        frozenset({"effect"}),
+        (_replace(assess, "_first_refire", _nothing),),
     ),
     Sabotage(
         "a clock that is trusted whatever it says",
