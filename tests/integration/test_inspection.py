@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from openfero_gitops.cli import main
 from tests.support.chart import service_account_kubeconfig
 from tests.support.kubelet_logs import KubeletLogs, kubelet_logs
+from tests.support.paths import ROOT
 from tests.support.replica import Replica, operario
 from tests.support.repository import Repository
 
@@ -60,6 +63,20 @@ def replica(
     ) as started:
         started.wait_for(lambda: started.leads)
         yield started
+
+
+@pytest.fixture(scope="module")
+def node(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeletLogs]:
+    """Serve logs of the node."""
+    with kubelet_logs(kubectl, tmp_path_factory.mktemp("kubelet")) as logs:
+        yield logs
+
+
+@pytest.fixture
+def kubelet(node: KubeletLogs) -> KubeletLogs:
+    """Serve logs of the node, none of which are of other tests."""
+    node.clear()
+    return node
 
 
 @pytest.fixture
@@ -147,6 +164,60 @@ def test_without_permission_commands_say_what_is_missing(
     assert f"no permission to read the logs of Job {shared_namespace}/{job}" in error
 
 
+def granted(kubectl: Kubectl, account: str, namespace: str, *roles: str) -> None:
+    """Give a new ServiceAccount roles of docs/operators.md, all in one namespace."""
+    page = (ROOT / "docs" / "operators.md").read_text()
+    kubectl("create", "serviceaccount", account, "-n", namespace)
+    for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        for role in yaml.safe_load_all(block):
+            if (name := role["metadata"]["name"]) not in roles:
+                continue
+            role["metadata"] = {"name": f"{account}-{name}"}
+            kubectl.create(namespace, role)
+            kubectl(
+                "create", "rolebinding", f"{account}-{name}", f"--role={account}-{name}",
+                f"--serviceaccount={namespace}:{account}", "-n", namespace,
+            )  # fmt: skip
+
+
+def test_the_roles_of_the_documentation_suffice(
+    replica: Replica,
+    command: Command,
+    kubeconfig: Path,
+    kubectl: Kubectl,
+    kubelet: KubeletLogs,
+    shared_namespace: str,
+    tmp_path: Path,
+) -> None:
+    """A viewer sees everything and decides nothing; an approver approves; an operator pauses."""
+
+    def user(account: str, *roles: str) -> Path:
+        granted(kubectl, account, shared_namespace, *roles)
+        return service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path, account=account)
+
+    kubelet.write("heal", b"hello\n")
+    viewer = user("viewer", "openfero-viewer", "openfero-jobs-viewer")
+    job = replica.remediate("Quick", "roles-1", "Succeeded")
+    waiting = replica.remediate("Risky", "roles-2", "AwaitingApproval")
+    code, text, error = command("status", "--jobs-namespace", shared_namespace, config=viewer)
+    assert (code, error) == (1, "")
+    assert "approval" in text
+    assert "--jobs-namespace" in command("status", config=viewer)[2]
+    _, text, error = command("trace", job, "-o", "json", config=viewer)
+    members = json.loads(text)
+    assert members["pods"]
+    assert members["events"]
+    assert "hello" in command("logs", job, config=viewer)[1]
+    assert "no permission to patch Jobs" in command("approve", waiting, config=viewer)[2]
+    assert "no permission" in command("pause", config=viewer)[2]
+    approver = user("approver", "openfero-approver")
+    assert command("approve", waiting, config=approver)[0] == 0
+    operator = user("operator", "openfero-operator")
+    assert command("pause", "--timeout", "120", config=operator)[0] == 0
+    assert command("resume", "--timeout", "120", config=operator)[0] == 0
+    assert command("sync", config=operator)[0] == 0
+
+
 def test_trace_shows_a_failure_with_its_pod(
     replica: Replica, command: Command, shared_namespace: str
 ) -> None:
@@ -212,13 +283,6 @@ def test_trace_of_a_job_that_does_not_exist(
         assert error.endswith("is not managed by openfero-gitops\n")
 
 
-@pytest.fixture(scope="module")
-def kubelet(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeletLogs]:
-    """Serve logs of the node."""
-    with kubelet_logs(kubectl, tmp_path_factory.mktemp("kubelet")) as logs:
-        yield logs
-
-
 def test_logs_are_those_of_all_containers(
     replica: Replica, command: Command, kubelet: KubeletLogs
 ) -> None:
@@ -253,9 +317,6 @@ def test_logs_can_be_followed_from_before_the_start(
     code, text, error = command("logs", job)
     assert (code, text) == (2, "")
     assert "it has not started, its phase is AwaitingApproval; --follow waits for it" in error
-    kubelet.lines.clear()
-    kubelet.requests.clear()
-    kubelet.ended.clear()
 
     def approve_and_write() -> None:
         main(["approve", *words, job])

@@ -28,6 +28,12 @@ class KubeletLogs:
         self.ended = threading.Event()
         self.requests: list[str] = []
 
+    def clear(self) -> None:
+        """Forget what the containers of other Pods wrote."""
+        self.lines.clear()
+        self.requests.clear()
+        self.ended.clear()
+
     def write(self, container: str, *lines: bytes) -> None:
         """Let a container write lines."""
         self.lines.setdefault(container, []).extend(lines)

@@ -1,0 +1,165 @@
+"""What `status` reads from the API server, and what it says if something is missing there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.catalog.build import Scope, build_catalog
+from openfero_gitops.catalog.mirror import HEAD, with_history, with_report, write_mirror
+from openfero_gitops.catalog.revisions import RevisionHistory
+from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, LEASES
+from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.commands.status import status_of
+from openfero_gitops.demo.cluster import MemoryCluster
+from openfero_gitops.domain import control
+from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id
+from openfero_gitops.domain.errors import Forbidden, UsageError
+from openfero_gitops.domain.lease import LeaseRecord
+from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.domain.sync_report import sync_report
+from openfero_gitops.inspection.status_text import as_text
+from tests.support import build
+from tests.support.workers import NAMESPACE, Wire, operario_file
+
+if TYPE_CHECKING:
+    from tests.support.relay import Act, Request
+
+
+def snapshot(**files: str) -> Snapshot:
+    """Return the files of a commit (`disk` is disk.yaml)."""
+    sources = tuple(
+        SourceFile(f"{name}.yaml", blob_id(text.encode()), text.encode())
+        for name, text in files.items()
+    )
+    return Snapshot(Revision("https://git.example/ops", "main", "1" * 40), "", sources)
+
+
+async def mirrored(cluster: MemoryCluster, **files: str) -> None:
+    """Write what a leader writes: the Lease and the mirror."""
+    now = datetime.now(UTC)
+    lease = KubernetesLease(cluster, NAMESPACE)
+    await lease.create(LeaseRecord("replica-a", 15, now, now, 0), timeout=1)
+    given = snapshot(**files)
+    catalog = build_catalog(given, Scope())
+    kept = Snapshot(catalog.revision, catalog.root, catalog.files)
+    mirror = write_mirror(kept, NAMESPACE)
+    report = sync_report(SyncStatus(), catalog)
+    head = with_report(mirror.head, NAMESPACE, report)
+    history = RevisionHistory().activate("1" * 40, now - timedelta(hours=1), timedelta(0))
+    head = with_history(head, NAMESPACE, history)
+    for config_map in (*mirror.shards, head):
+        await cluster.create(CONFIG_MAPS, NAMESPACE, config_map)
+
+
+async def pause(cluster: MemoryCluster, **members: Any) -> None:
+    """Write a request to pause."""
+    data = control.write_pause("ada", datetime.now(UTC), paused=True, **members)
+    await cluster.create(CONFIG_MAPS, NAMESPACE, {"metadata": {"name": control.NAME}, "data": data})
+
+
+async def test_a_namespace_without_controller_is_an_error() -> None:
+    """The message names the option that may be missing."""
+    with pytest.raises(UsageError, match="no controller found in namespace 'other': set --names"):
+        await status_of(MemoryCluster(), "other")
+
+
+async def test_the_mirror_says_how_the_commit_is() -> None:
+    """The commit, since when it is active, and the files that have errors."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"), bad="kind: Job\nspec: [\n")
+    text = as_text(await status_of(cluster, NAMESPACE))
+    assert "Leader     replica-a, since" in text
+    assert "Commit     111111111111, active for 1h" in text
+    assert "Operarios  1 active, 1 file quarantined\n           bad.yaml: line " in text
+
+
+async def test_a_pause_has_its_end_and_its_reason() -> None:
+    """One that is over is not shown any more."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    end = datetime.now(UTC) + timedelta(hours=1)
+    await pause(cluster, until=end, reason="maintenance")
+    status = await status_of(cluster, NAMESPACE)
+    assert status.records.pause is not None
+    assert (status.records.pause.until, status.records.pause.reason) == (end, "maintenance")
+    assert status.actions == ()
+    other = MemoryCluster()
+    await mirrored(other, disk=operario_file("disk"))
+    await pause(other, until=datetime.now(UTC) - timedelta(hours=1))
+    assert (await status_of(other, NAMESPACE)).records.pause is None
+
+
+async def test_the_repository_may_pause_admission() -> None:
+    """`openfero.yaml` of the mirror counts, also if no Job waits."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"), openfero="paused: true\n")
+    text = as_text(await status_of(cluster, NAMESPACE))
+    assert "Admission  paused: openfero.yaml sets paused: true at commit 111111111111" in text
+
+
+async def test_the_limits_of_the_repository_count() -> None:
+    """A waiting Job has the reason that the leader would give."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"), openfero="limits: {concurrent: 0}\n")
+    await cluster.create(JOBS, build.JOBS_NAMESPACE, build.rendered().manifest)
+    status = await status_of(cluster, NAMESPACE, [build.JOBS_NAMESPACE])
+    assert sum(status.waiting.values()) == 1
+    assert "unknown" not in status.waiting
+
+
+@pytest.mark.parametrize("damage", ["head", "shard"])
+async def test_a_damaged_mirror_needs_a_person(damage: str) -> None:
+    """The rest is shown nevertheless."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    stored = (await cluster.list(CONFIG_MAPS, NAMESPACE)).items
+    name = next(
+        item["metadata"]["name"]
+        for item in stored
+        if (item["metadata"]["name"] == HEAD) is (damage == "head")
+    )
+    if damage == "head":
+        change = [{"op": "add", "path": "/data/format", "value": "99"}]
+        await cluster.patch(CONFIG_MAPS, NAMESPACE, name, change)
+    else:
+        await cluster.delete(CONFIG_MAPS, NAMESPACE, name)
+    status = await status_of(cluster, NAMESPACE)
+    assert [action.topic.value for action in status.actions] == ["catalog"]
+    assert status.leader is not None
+
+
+async def test_a_controller_that_never_synced_needs_a_person() -> None:
+    """It has a leader, but no commit."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    await cluster.delete(CONFIG_MAPS, NAMESPACE, HEAD)
+    status = await status_of(cluster, NAMESPACE)
+    assert [action.topic.value for action in status.actions] == ["catalog"]
+    assert "Commit     none" in as_text(status)
+
+
+@pytest.mark.parametrize(
+    ("resource", "message"),
+    [
+        (LEASES, "no permission to read the controller in namespace"),
+        (CONFIG_MAPS, "no permission to read the controller in namespace"),
+        (JOBS, "no permission to list Jobs in all namespaces: no; use --jobs-namespace"),
+    ],
+)
+async def test_a_missing_permission_is_named(resource: Any, message: str) -> None:
+    """The message says what was forbidden, and which option helps."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    wire = Wire(cluster)
+
+    async def trouble(request: Request, act: Act) -> Any:
+        if request.resource == resource:
+            raise Forbidden("no")
+        return await act()
+
+    wire.trouble = trouble
+    with pytest.raises(UsageError, match=message):
+        await status_of(wire, NAMESPACE)
