@@ -320,7 +320,7 @@ def _words(finding: _Finding) -> tuple[str, str, str]:
         case NotificationKind.NOT_HELPING:
             return (
                 f"{name}: remediations do not help, so no further one starts",
-                f"{detail}; {job} starts only if a person approves it or the operario changes",
+                f"{job} waits: {detail}",
                 "approve",
             )
         case NotificationKind.FAILED:

@@ -109,6 +109,15 @@ def pair(
         ("Approve", {"openfero.io/approval": "required"}, {}),
         ("Fails", {}, {"fail": "true", "exit_code": "3", "message": "no disk"}),
         ("Helps", {}, {}),
+        (
+            "Useless",
+            {
+                "openfero.io/heals-within": "1s",
+                "openfero.io/stop-after-not-healed": "1",
+                "openfero.io/cooldown": "0",
+            },
+            {},
+        ),
         # Those that the example holds back.
         ("KubePodNotReady", {}, {"run_for": "15s", "fail": "true"}),
         ("KubeHpaMaxedOut", {}, {"run_for": "forever"}),
@@ -154,6 +163,12 @@ def nowhere(urls: list[str], **labels: str) -> bool:
     return not any(open_alerts(url, **labels) for url in urls)
 
 
+def act_on(command: str, job: str, kubeconfig: Path) -> None:
+    """Do what a person does about a Job."""
+    argv = [sys.executable, "-m", "openfero_gitops", command, job, "--kubeconfig", kubeconfig]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
 def leader_of(pair: tuple[Replica, Replica]) -> Replica:
     """Return the replica that leads."""
     return pair[0] if pair[0].leads else pair[1]
@@ -180,8 +195,7 @@ def test_what_waits_for_approval_is_open_until_a_person_decides(
         }
         assert found["annotations"]["command"] == f"openfero-gitops approve {key}"
         assert found["annotations"]["remediation_url"] == found["generatorURL"] == link
-    argv = [sys.executable, "-m", "openfero_gitops", "refuse", key, "--kubeconfig", kubeconfig]
-    subprocess.run(argv, check=True, capture_output=True)
+    act_on("refuse", key, kubeconfig)
     eventually(lambda: nowhere(alertmanagers, **label))
 
 
@@ -223,6 +237,40 @@ def test_an_alert_that_fires_again_was_not_healed(
     assert "fired again" in found["annotations"]["description"]
     fire("resolved")
     eventually(lambda: nowhere(alertmanagers, **label))
+
+
+def test_what_does_not_help_is_not_started_again(
+    alertmanagers: list[str], pair: tuple[Replica, Replica], kubeconfig: Path
+) -> None:
+    """People are notified of the effect, and of the next Job until a person approves it."""
+
+    def job(phase: str) -> str:
+        items = pair[0].get(f"/api/remediations?alert=Useless&phase={phase}")["items"]
+        return f"{items[0]['namespace']}/{items[0]['job']}" if items else ""
+
+    def fire(status: str = "firing", **times: str) -> None:
+        pair[0].deliver(alert("Useless", status, host="db-4") | times)
+
+    first = datetime.now(UTC).isoformat()
+    fire(startsAt=first)
+    eventually(lambda: job("Succeeded"))
+    label = {"host": "db-4", "operario": "openfero-useless-firing"}
+
+    def is_reported() -> Any:
+        fire(startsAt=first)
+        return everywhere(alertmanagers, alertname="OpenFeroNotHealed", **label)
+
+    [found, _] = eventually(is_reported)
+    assert "still firing" in found["annotations"]["description"]
+    resolved = datetime.now(UTC).isoformat()
+    fire("resolved", startsAt=first, endsAt=resolved)
+    eventually(lambda: nowhere(alertmanagers, alertname="OpenFeroNotHealed", **label))
+    fire(startsAt=datetime.now(UTC).isoformat())
+    name = {"alertname": "OpenFeroNotHelping"}
+    [found, _] = eventually(lambda: everywhere(alertmanagers, **name, **label))
+    assert found["annotations"]["command"] == f"openfero-gitops approve {job('Waiting')}"
+    act_on("approve", job("Waiting"), kubeconfig)
+    eventually(lambda: nowhere(alertmanagers, **name, **label))
 
 
 def test_an_alertmanager_that_does_not_work_is_named(

@@ -177,8 +177,8 @@ def test_what_waits_because_nothing_helps_is_reported() -> None:
 
     assert alert.labels["alertname"] == "OpenFeroNotHelping"
     assert alert.annotations["description"] == (
-        "the last 3 remediations did not help; Job jobs/job-1 of operario restart-pod at commit "
-        "111111111111 starts only if a person approves it or the operario changes"
+        "Job jobs/job-1 of operario restart-pod at commit 111111111111 waits: the last 3 "
+        "remediations did not help"
     )
     other = {job.key: Wait(Reason.COOLDOWN)}
     assert kinds(remediation(), decisions=other) == []
