@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.stats import StatsReport
 
@@ -50,8 +51,12 @@ async def read_stats(kubeconfig: Path | None, selection: StatsFilter) -> StatsRe
     api = await KubernetesApi.connect(kubeconfig)
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
-        jobs = await list_jobs(api, selection.namespaces)
-    observed = (observe(job) for job in jobs)
+        return await stats_of(api, selection)
+
+
+async def stats_of(api: ApiServer, selection: StatsFilter) -> StatsReport:
+    """Compute the statistics from an API server; raises as `read_stats` does."""
+    observed = [observe(job) for job in await list_jobs(api, selection.namespaces)]
     now = datetime.now(UTC)
     return report_stats(
         (job for job in observed if not isinstance(job, Foreign)),

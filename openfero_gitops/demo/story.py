@@ -1,18 +1,19 @@
 """The demonstration: a Git repository, the real controller, and alerts that arrive over HTTP.
 
-Only the cluster is simulated in memory, unless a kubeconfig names a real one. The steps: a sync, an
-alert and its Job, a repeated delivery that changes nothing, a resolved alert, an alert without an
-operario, and a merged change that the next Job uses.
+Only the cluster is simulated in memory, unless a kubeconfig names a real one. The steps: a sync; an
+alert and its Job; a repeated delivery that changes nothing; a resolved alert, which is healed; an
+alert that stays although its Jobs succeed, so that a person must approve the next one; an alert
+without an operario; a merged change that the next Job uses; and what the commands print.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import re
 import secrets
-import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,18 +21,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-import git
 
 from openfero_gitops.app import Controller
+from openfero_gitops.audit.stats import stats_table
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.cluster.api import SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands.operator import APPROVE, act_on_job
+from openfero_gitops.commands.stats import StatsFilter, stats_of
+from openfero_gitops.commands.status import status_of
+from openfero_gitops.commands.trace import trace_of
 from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, PodOutcome
+from openfero_gitops.demo.cluster.server import serve_cluster
+from openfero_gitops.demo.repository import DemoRepository
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.effects.assess import assess
+from openfero_gitops.inspection import status_text, trace_text
 from openfero_gitops.settings import load_settings
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 
@@ -40,14 +52,17 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.web.server import Address
 
 _STEP_TIMEOUT_SECONDS: Final = 60.0
 #: Ctrl-C also ends git's processes, perhaps before it reaches this process.
 _SIGNAL_SECONDS: Final = 0.5
 _ALERT_INTERVAL_SECONDS: Final = 8.0  # between two alerts while the pages are open
+_REPEAT_SECONDS: Final = 0.5  # between two deliveries of an alert that still fires
+_POLL_SECONDS: Final = 0.05
+_STATS_PERIOD: Final = timedelta(minutes=10)  # a real cluster may have seen an earlier run
 _JOB_SECONDS: Final = 1.5  # that a simulated Job runs
-_AUTHOR: Final = git.Actor("openfero-gitops demo", "demo@openfero-gitops.invalid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +90,13 @@ async def run_demo(
     stop_on_signals(stop)
     with tempfile.TemporaryDirectory(prefix="openfero-demo-") as folder:
         example = options.example or _example()
-        repository = _Repository(Path(folder) / "operarios", example)
+        repository = DemoRepository(Path(folder) / "operarios", example)
         async with (
-            _cluster(options, example, say) as api,
+            _cluster(options, example, Path(folder), say) as (api, kubeconfig),
             _source(repository, Path(folder)) as source,
         ):
             say("Git:     a temporary repository of operarios. An operario is a Job and its alert.")
+            say("         Some have short times here, so that their effects are known in seconds.")
             settings = load_settings(
                 {
                     "repo": str(repository.folder),
@@ -107,9 +123,12 @@ async def run_demo(
                     return
                 url = f"http://127.0.0.1:{listening.result()[0].port}"
                 async with aiohttp.ClientSession(url) as http:
-                    demo = _Demo(controller, repository, http, say)
+                    cluster_access = _ClusterAccess(api, kubeconfig, options.namespace)
+                    demo = _Demo(controller, repository, http, cluster_access, say)
                     if not options.once:
                         say(f"Web pages: {url}/ (stop with Ctrl-C)")
+                        say(f"Commands:  export KUBECONFIG={kubeconfig}")
+                        say(f"           openfero-gitops status --namespace {options.namespace}")
                     await _unless_stopped(demo.run_steps(), running, stop)
                     if not options.once and not stop.is_set():
                         say(f"\nMore alerts follow every few seconds: {url}/ (stop with Ctrl-C)")
@@ -145,13 +164,14 @@ def _example() -> Path:
 
 @contextlib.asynccontextmanager
 async def _cluster(
-    options: DemoOptions, example: Path, say: Callable[[str], None]
-) -> AsyncIterator[ApiServer]:
+    options: DemoOptions, example: Path, folder: Path, say: Callable[[str], None]
+) -> AsyncIterator[tuple[ApiServer, Path]]:
+    """Open the cluster, and yield it with a kubeconfig that reaches it."""
     if options.kubeconfig is not None:
         api = await KubernetesApi.connect(options.kubeconfig)
         say(f"Cluster: {api.server}, namespace {options.namespace}")
         try:
-            yield api
+            yield api, options.kubeconfig
         finally:
             await api.close()
         return
@@ -162,7 +182,8 @@ async def _cluster(
         await cluster.create(SERVICE_ACCOUNTS, options.namespace, body)
     task = asyncio.create_task(cluster.run(), name="in-memory cluster")
     try:
-        yield cluster
+        async with serve_cluster(cluster, folder, options.namespace) as kubeconfig:
+            yield cluster, kubeconfig
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -184,44 +205,19 @@ def _outcome(job: dict[str, Any]) -> PodOutcome:
 
 
 @contextlib.asynccontextmanager
-async def _source(repository: _Repository, folder: Path) -> AsyncIterator[GitSource]:
+async def _source(repository: DemoRepository, folder: Path) -> AsyncIterator[GitSource]:
     source = GitSource(GitSettings(url=str(repository.folder), cache_dir=folder / "cache"))
     async with contextlib.aclosing(source):
         yield source
 
 
-class _Repository:
-    """A new Git repository with the files of the example."""
+@dataclass(frozen=True, slots=True)
+class _ClusterAccess:
+    """How the commands of the story reach the cluster, and the controller's namespace."""
 
-    def __init__(self, folder: Path, example: Path) -> None:
-        """Copy and commit the files."""
-        self.folder = folder
-        shutil.copytree(example, folder)
-        with git.Repo.init(folder, initial_branch="main") as repo:
-            repo.git.add(all=True)
-            repo.index.commit("Operarios for the cluster", author=_AUTHOR, committer=_AUTHOR)
-
-    def merge_change(self, path: str) -> str:
-        """Commit a comment to one file, as a merged pull request would."""
-        file = self.folder / path
-        file.write_text(file.read_text() + "# Reviewed.\n")
-        with git.Repo(self.folder) as repo:
-            repo.index.add([path])
-            commit = repo.index.commit(
-                f"Add a comment to {path}", author=_AUTHOR, committer=_AUTHOR
-            )
-            return commit.hexsha
-
-    @property
-    def head(self) -> str:
-        """The id of the latest commit."""
-        with git.Repo(self.folder) as repo:
-            return repo.head.commit.hexsha
-
-    def describe(self, commit: str) -> str:
-        """Describe a commit as `git log --oneline` does."""
-        with git.Repo(self.folder) as repo:
-            return str(repo.git.log("-1", "--format=%h %s (%an)", commit))
+    api: ApiServer
+    kubeconfig: Path
+    namespace: str
 
 
 class _Demo:
@@ -230,13 +226,15 @@ class _Demo:
     def __init__(
         self,
         controller: Controller,
-        repository: _Repository,
+        repository: DemoRepository,
         http: aiohttp.ClientSession,
+        cluster: _ClusterAccess,
         say: Callable[[str], None],
     ) -> None:
         self._controller = controller
         self._repository = repository
         self._http = http
+        self._cluster = cluster
         self._say = say
         self._step = 0
         #: Part of every alert's labels, since a real cluster may have seen an earlier run.
@@ -245,12 +243,24 @@ class _Demo:
     async def run_steps(self) -> None:
         """Run every step once."""
         await self._start()
-        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"cart-{self._run_id}-x2x9q")
-        remediation = await self._fire(alert)
+        alert = self._crash_loop("grafana")
+        helpful = await self._fire(alert)
         await self._repeat(alert)
         await self._resolve(alert)
+        stopped = await self._run_without_helping()
+        await self._show_status()
+        await self._approve(stopped)
         await self._fire_without_operario()
-        await self._merge(remediation)
+        await self._merge(helpful)
+        await self._show_effects(helpful.key)
+
+    def _crash_loop(self, container: str) -> dict[str, Any]:
+        return _alert(
+            "KubePodCrashLooping",
+            namespace="monitoring",
+            pod=f"{container}-{self._run_id}-x2x9q",
+            container=container,
+        )
 
     async def send_alerts(self) -> None:
         """Send alerts of all kinds until cancelled."""
@@ -343,6 +353,94 @@ class _Demo:
                 moment = format_time(remediation.resolved_at)
                 self._fact("Job", f"{remediation.key.name} now records: resolved at {moment}")
 
+    async def _run_without_helping(self) -> JobKey:
+        """Repeat an alert until the Job for it waits for a person; return that Job."""
+        alert = _alert(
+            "KubeDeploymentReplicasMismatch", namespace="shop", deployment=f"cart-{self._run_id}"
+        )
+        self._title(f"The alert {_name(alert)} fires. Its Jobs succeed, but it still fires")
+        before: JobKey | None = None
+        for number in itertools.count(1):
+            key = await self._next_job(alert, before)
+            if before is not None:
+                await self._print_effect(before)
+            self._fact(f"Job {number}", str(key))
+            if before is None:
+                await self._print_limits(key)
+            if await self._is_stopped(key):
+                break
+            await self._print_phases(key)
+            before = key
+        return key
+
+    async def _print_limits(self, key: JobKey) -> None:
+        remediation = await self._remediation(key)
+        heals_within = format_duration(remediation.options.heals_within)
+        stop_after = remediation.options.stop_after_not_healed
+        self._fact("operario", remediation.operario)
+        self._fact("options", f"heals-within: {heals_within}, stop-after-not-healed: {stop_after}")
+
+    async def _next_job(self, alert: dict[str, Any], before: JobKey | None) -> JobKey:
+        """Deliver an alert until it has another Job than before."""
+        try:
+            async with asyncio.timeout(_STEP_TIMEOUT_SECONDS):
+                while True:
+                    _, item = await self._deliver(alert)
+                    key = JobKey(item["namespace"], item["job"])
+                    if key != before:
+                        return key
+                    await asyncio.sleep(_REPEAT_SECONDS)
+        except TimeoutError:
+            raise UsageError(f"no other Job was created for {_name(alert)}; see the log") from None
+
+    async def _is_stopped(self, key: JobKey) -> bool:
+        """Wait until a Job starts, or print why it waits for a person."""
+        stopped: dict[str, Any] = {}
+
+        async def is_decided() -> bool:
+            shown = await self._shown(key)
+            if shown.get("reason") == Reason.NOT_HELPING.value:
+                stopped.update(shown)
+            return bool(stopped) or shown.get("phase") not in (None, Phase.WAITING.value)
+
+        await _until(is_decided, f"a decision on Job {key}")
+        if stopped:
+            self._fact("phase", f"{stopped['phase']}, {stopped['reason']}: {stopped['message']}")
+        return bool(stopped)
+
+    async def _shown(self, key: JobKey) -> dict[str, Any]:
+        """What the API shows of a Job; empty if it does not know it yet."""
+        query = {"namespace": key.namespace, "limit": "1000"}
+        async with self._http.get("/api/remediations", params=query) as response:
+            items: list[dict[str, Any]] = (await response.json())["items"]
+        return next((item for item in items if item["job"] == key.name), {})
+
+    async def _print_effect(self, key: JobKey) -> None:
+        """Wait until the effect of a Job is known, and print it."""
+        await _until(lambda: self._known_effect(key), f"the effect of Job {key}")
+        assessment = self._known_effect(key)
+        assert assessment is not None  # noqa: S101 - just waited for
+        self._fact("effect", f"{assessment.effect}: {assessment.message}")
+
+    def _known_effect(self, key: JobKey) -> Assessment | None:
+        """Return the effect of a Job, None while it is pending."""
+        view = self._controller.view
+        remediation = view.get(key)
+        if remediation is None:
+            return None
+        incident = view.of_incident(remediation.incident)
+        assessment = assess(remediation, incident, datetime.now(UTC))
+        if assessment is None or assessment.effect is Effect.PENDING:
+            return None
+        return assessment
+
+    async def _approve(self, key: JobKey) -> None:
+        self._title("A person approves one more run")
+        self._fact("command", f"openfero-gitops approve {key}")
+        done = await act_on_job(APPROVE, str(key), self._cluster.kubeconfig, None)
+        self._fact("", str(done))
+        await self._print_phases(key)
+
     async def _fire_without_operario(self) -> None:
         self._title("The alert KubeAPIErrorBudgetBurn fires, for which there is no operario")
         status, item = await self._deliver(_alert("KubeAPIErrorBudgetBurn", long="1h"))
@@ -353,13 +451,33 @@ class _Demo:
         commit = self._repository.merge_change(before.path)
         await self._controller.syncer.sync()
         self._fact("commit", self._repository.describe(commit))
-        alert = _alert("KubePodCrashLooping", namespace="shop", pod=f"pay-{self._run_id}-h7d4m")
+        alert = self._crash_loop("loki")
         _, item = await self._deliver(alert)
         remediation = await self._remediation(JobKey(item["namespace"], item["job"]))
         verdict = "the merged commit" if remediation.commit == commit else "NOT the merged commit"
         name = remediation.key.name
         self._fact("Job", f"{name} was made from {remediation.commit[:12]}, {verdict}")
         await self._print_phases(remediation.key)
+
+    async def _show_effects(self, helpful: JobKey) -> None:
+        self._title("Did it help? By now the effect of the first Job is known")
+        await self._print_effect(helpful)
+        cluster = self._cluster
+        found = await trace_of(cluster.api, helpful, cluster.namespace)
+        self._command(f"trace {helpful}", trace_text.as_text(found))
+        selection = StatsFilter((helpful.namespace,), since=_STATS_PERIOD)
+        report = await stats_of(cluster.api, selection)
+        self._command(f"stats --since {format_duration(_STATS_PERIOD)}", stats_table(report))
+
+    async def _show_status(self) -> None:
+        namespace = self._cluster.namespace
+        self._command("status", status_text.as_text(await status_of(self._cluster.api, namespace)))
+
+    def _command(self, arguments: str, output: str) -> None:
+        """Print a command, and what it prints."""
+        self._say(f"\n   $ openfero-gitops {arguments}")
+        for line in output.splitlines():
+            self._say(f"   {line}".rstrip())
 
     async def _deliver(self, alert: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Send an alert as Alertmanager does."""
@@ -390,10 +508,16 @@ class _Demo:
 
 
 async def _until(condition: Callable[[], object], subject: str) -> None:
+    """Wait until a condition holds, which may be a coroutine function."""
     try:
         async with asyncio.timeout(_STEP_TIMEOUT_SECONDS):
-            while not condition():  # noqa: ASYNC110 - a condition over several parts
-                await asyncio.sleep(0.02)
+            while True:
+                holds = condition()
+                if inspect.isawaitable(holds):
+                    holds = await holds
+                if holds:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise UsageError(
             f"waited {_STEP_TIMEOUT_SECONDS:.0f} s in vain for {subject}; see the log"

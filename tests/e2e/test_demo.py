@@ -43,7 +43,29 @@ def check(story: str) -> None:
     assert proof is not None
     assert commits[0].startswith(proof[1])
     assert ", the merged commit" in story
-    assert story.count("phase     Succeeded") == 2
+    assert f"$ openfero-gitops trace {trace_of(story)}" in story
+    check_effects(story)
+
+
+def trace_of(story: str) -> str:
+    """Return the Job of the first alert."""
+    return re.findall(r"HTTP 200, created: Job (\S+)", story)[0]
+
+
+def check_effects(story: str) -> None:
+    """Check that one remediation healed, and that one was stopped because it did not."""
+    assert re.search(r"effect +healed: resolved \S+ after the Job ended", story)
+    assert len(re.findall(r"effect +not-healed: still firing \S+ after the Job ended", story)) >= 2
+    stopped = re.search(r"Job \d +(\S+)\n +phase +Waiting, not-helping: ", story)
+    assert stopped is not None
+    assert f"Job {stopped[1]} approved by " in story
+    _, _, approved = story.partition("A person approves one more run")
+    assert "phase     Succeeded" in approved
+    assert "$ openfero-gitops status\n" in story
+    _, _, stats = story.partition("$ openfero-gitops stats")
+    rows = {line.split()[0]: line.split() for line in stats.splitlines() if "openfero-" in line}
+    assert rows["openfero-kubepodcrashlooping-monitoring"][-2:-1] == ["100%"]
+    assert rows["openfero-kubedeploymentreplicasmismatch-firing"][-2:-1] == ["0%"]
 
 
 def test_the_story_in_memory() -> None:
@@ -68,7 +90,8 @@ def test_the_same_story_on_a_real_cluster(kubeconfig: Path) -> None:
 def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
     """Without `--once` the pages are served, and SIGTERM ends them.
 
-    Meanwhile a second demo on the same port fails with a message, without a traceback.
+    Meanwhile a second demo on the same port fails with a message, without a traceback, and commands
+    reach the in-memory cluster.
     """
     port = free_port()
     argv = [sys.executable, "-m", "openfero_gitops", "demo", f"--listen=127.0.0.1:{port}"]
@@ -78,6 +101,13 @@ def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
             argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert demo.returncode is None
+        [kubeconfig] = re.findall(r"export KUBECONFIG=(\S+)", demo.output)
+        command = [sys.executable, "-m", "openfero_gitops", "stats", f"--kubeconfig={kubeconfig}"]
+        stats = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    assert stats.returncode == 0, stats.stderr
+    assert not Path(kubeconfig).exists()
     assert second.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in second.stderr
     assert "Traceback" not in second.stderr
