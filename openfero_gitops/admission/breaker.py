@@ -51,6 +51,18 @@ class _NotHealed(NamedTuple):
     until: datetime | None
 
 
+class _Incident(NamedTuple):
+    """What the effects of an incident's Jobs depend on.
+
+    Attributes:
+        jobs: without those that neither started nor have a startsAt: there may be thousands.
+        last_delivery: of an alert without startsAt.
+    """
+
+    jobs: Sequence[Remediation]
+    last_delivery: datetime | None
+
+
 @dataclass(slots=True)
 class Breakers:
     """The breakers of all operarios and targets, each computed when it is checked first.
@@ -66,6 +78,7 @@ class Breakers:
         default_factory=lambda: defaultdict(list)
     )
     _not_healed: dict[tuple[str, str], _NotHealed] = field(default_factory=dict)
+    _incidents: dict[str, _Incident] = field(default_factory=dict)
 
     def add(self, remediation: Remediation) -> None:
         """Add a started Job. All must be added before the first check."""
@@ -108,18 +121,31 @@ class Breakers:
         return _NotHealed(jobs, until)
 
     def _assess(self, job: Remediation) -> Assessment | None:
-        incident = self.by_incident[job.incident]
-        if self.unconfirmed:
-            incident = [other for other in incident if other.uid not in self.unconfirmed]
-        if job.effect not in FINAL_EFFECTS:
-            for other in incident:
-                if other.key != job.key and is_still_firing(
-                    job, other.starts_at, other.delivered_at
-                ):
-                    return assess(
-                        replace(job, still_firing_at=other.delivered_at), incident, self.now
-                    )
-        return assess(job, incident, self.now)
+        if job.effect in FINAL_EFFECTS:
+            return assess(job, (), self.now)
+        if job.incident not in self._incidents:
+            self._incidents[job.incident] = self._incident(job.incident)
+        jobs, last_delivery = self._incidents[job.incident]
+        deliveries = [(other.starts_at, other.delivered_at) for other in jobs]
+        if last_delivery is not None:
+            deliveries.append((None, last_delivery))
+        for starts_at, delivered_at in deliveries:
+            if is_still_firing(job, starts_at, delivered_at):
+                job = replace(job, still_firing_at=delivered_at)
+                break
+        return assess(job, jobs, self.now)
+
+    def _incident(self, digest: str) -> _Incident:
+        jobs = []
+        last_delivery: datetime | None = None
+        for job in self.by_incident[digest]:
+            if job.uid in self.unconfirmed:
+                continue
+            if job.started or job.starts_at is not None:
+                jobs.append(job)
+            if job.starts_at is None:
+                last_delivery = max(last_delivery or job.delivered_at, job.delivered_at)
+        return _Incident(jobs, last_delivery)
 
     def _order(self, job: Remediation) -> tuple[datetime, tuple[datetime, str, str]]:
         return (job.started_at or self.now, job.order)

@@ -217,17 +217,18 @@ class Rules:
         return "healed" if now >= resolved + within else ""
 
     def still_firing(self, run: Run, starts: datetime | None, delivered: datetime) -> bool:
-        """Whether the delivery of an alert shows that a run for it did not heal."""
-        if run.status != "firing" or run.began is None or run.ended is None:
+        """Whether the delivery of an alert shows that a run for it did not heal.
+
+        A dry run is seen as one that did nothing, at once.
+        """
+        dry = run.began is None and (run.state, run.reason) == ("refused", "dry-run")
+        ended = run.received if dry else run.ended
+        if run.status != "firing" or ended is None or (run.began is None and not dry):
             return False
-        if (
-            run.heard
-            or run.resolved
-            or run.effect
-            or delivered <= run.ended + run.options.heals_within
-        ):
+        if run.heard or run.resolved or run.effect:
             return False
-        return starts is None or run.starts is None or starts <= run.received + MINUTE
+        same = starts is None or run.starts is None or starts <= run.received + MINUTE
+        return same and delivered > ended + run.options.heals_within
 
     def in_vain(self, candidate: Run, now: datetime) -> bool:
         """Whether the last runs on the target did not heal, and nobody and nothing changed that."""

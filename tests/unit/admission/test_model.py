@@ -208,6 +208,48 @@ class Story(RuleBasedStateMachine):
         if then:
             self.look()
 
+    @rule(
+        name=st.sampled_from(("Crash", "Full")),
+        pod=_PODS,
+        times=st.integers(1, 5),
+        seconds=st.sampled_from((1, 30, 61, 700)),
+        anew=st.booleans(),
+        heard=_mostly(*(True, False)),
+        changed=_SELDOM,
+    )
+    def fire_on(
+        self,
+        name: str,
+        pod: str,
+        times: int,
+        seconds: int,
+        *,
+        anew: bool,
+        heard: bool,
+        changed: bool,
+    ) -> None:
+        """An alert goes on firing, or fires again, whatever runs for it.
+
+        Then a commit may change what did not help.
+        """
+        began = self.now
+        for _ in range(times):
+            self.fire(
+                name,
+                pod,
+                0,
+                0 if anew else int((began - self.now).total_seconds()),
+                "jobs",
+                heard=heard,
+                then=True,
+            )
+            self.kueue(0)
+            self.wait(1, ends=True, then=False)
+            self.wait(seconds, ends=False, then=False)
+        if changed:
+            self.change((name, "firing"))
+            self.look()
+
     def _near(self, which: int, began: int) -> datetime:
         """Return a time near another alert's, or near now."""
         moments = [self.now]
