@@ -647,6 +647,15 @@ class TestRecorder:
         event = events.of_wait(build.remediation(), Wait(Reason.PAUSED, until, pause.message))
         assert event.note == "paused: ada paused admission until noon"
 
+    def test_a_wait_because_the_operario_does_not_help(self) -> None:
+        """It is a Warning, and says what to run."""
+        job = build.remediation()
+        event = events.of_wait(job, Wait(Reason.NOT_HELPING, message="3 Jobs did not heal"))
+        assert event.warning
+        assert event.note == (
+            f"not-helping: 3 Jobs did not heal; run `openfero-gitops approve {job.key}`"
+        )
+
     def test_a_wait_without_a_message(self) -> None:
         """The note has the text of the reason then."""
         job = build.remediation()

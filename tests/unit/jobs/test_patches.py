@@ -226,9 +226,10 @@ def test_an_alert_that_was_resolved_meanwhile_is_not_admitted() -> None:
     assert patched(resolved, admit)["spec"]["suspend"] is False
 
 
-def test_a_withdrawn_approval_does_not_admit() -> None:
-    """Approvers can withdraw until the Job starts."""
-    asks = {keys.OPTIONS: write_options(Options(approval=True), RENDERER)}
+@pytest.mark.parametrize("required", [True, False])
+def test_a_withdrawn_approval_does_not_admit(required: bool) -> None:  # noqa: FBT001
+    """Approvers can withdraw until the Job starts, also if the operario does not require them."""
+    asks = {keys.OPTIONS: write_options(Options(approval=required), RENDERER)}
     approved = stored(annotations=asks | {keys.APPROVED_BY: "ada"})
     read = observe(approved)
 

@@ -481,6 +481,32 @@ async def test_waits_for_a_person() -> None:
     assert concern.find("a").attributes["href"] == "./?phase=AwaitingApproval"
 
 
+async def test_a_job_whose_operario_does_not_help_waits_for_a_person() -> None:
+    """The page says what did not help, and shows the commands to decide on the Job."""
+    began = NOW - timedelta(hours=2)
+    ran = replace(
+        remediation("A", Phase.SUCCEEDED, began),
+        spec_digest="1",
+        effect=Effect.NOT_HEALED,
+        effect_message="still firing 16m after the Job ended",
+    )
+    options = Options(stop_after_not_healed=1)
+    job = replace(
+        remediation("A", Phase.WAITING, NOW - timedelta(minutes=17), options=options),
+        spec_digest="1",
+    )
+    page = await draw(showing(ran, job))
+    row = page.find("tbody", "idle")
+    assert row.find("code", "reason").text == "not-helping"
+    assert "still firing 16m after the Job ended" in row.find("td", "why").text
+    lines = [line.text for line in row.all("span", "command")]
+    assert lines[:2] == [f"openfero-gitops approve {job.key}", f"openfero-gitops refuse {job.key}"]
+    concern = page.find("li", "concern")
+    assert "1 remediation waiting because its operario does not help" in concern.text
+    assert "approve it, or change the operario" in concern.text
+    assert concern.find("a").attributes["href"] == "./?q=not-helping"
+
+
 async def test_waits_for_a_limit() -> None:
     """A Job that waits for a limit names the limit."""
     envelope = Envelope(limits=Limits(concurrent=1))
