@@ -106,10 +106,11 @@ async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Rec
             f"no controller found in namespace {namespace!r}: set --namespace to the namespace of "
             "the controller"
         )
-    pause = control.read_pause(control.read_members(await store.get(control.NAME)))
+    members = control.read_members(await store.get(control.NAME))
+    pause = control.read_pause(members)
     if pause is not None and pause.is_over(now):
         pause = None
-    records = Records(namespace, (), lease=lease, pause=pause)
+    records = Records(namespace, (), lease=lease, pause=pause, watchdog=members.get("watchdog", ""))
     if head is None:
         return records
     try:

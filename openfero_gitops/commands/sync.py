@@ -8,7 +8,6 @@ are waited for, and the leader in any case, whose name is in the Lease.
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +18,7 @@ from openfero_gitops.commands.control import connect
 from openfero_gitops.domain.control import LABELS, NAME, read_members
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.sync_answer import read_answers
-from openfero_gitops.domain.text import plural
+from openfero_gitops.domain.text import aligned, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,7 +85,7 @@ class SyncReport:
             commit = (_short(answer.commit) if answer else "") or "-"
             seconds = f"{answer.seconds:.1f}" if answer else "-"
             rows.append([name, commit, seconds, replica.result(self.seconds)])
-        lines = _aligned(rows)
+        lines = aligned(rows)
         synced = sum(replica.succeeded for replica in self.replicas)
         replicas = plural(len(self.replicas), "replica")
         count = replicas if synced == len(self.replicas) else f"{synced} of {replicas}"
@@ -140,7 +139,7 @@ async def request_sync(
     `leader` is the identity of the leader, empty if it is not known or there is none.
     """
     request = f"{uuid.uuid4().hex} {username}"
-    began = time.monotonic()
+    began = _loop_time()
     try:
         await store.merge(NAME, {"sync": request, "sync-request": request}, LABELS)
     except Forbidden as error:
@@ -158,7 +157,7 @@ async def request_sync(
             for answer in read_answers(control).values()
             if answer is not None and answer.request in requests
         }
-        seconds = time.monotonic() - began
+        seconds = _loop_time() - began
         report = _report(answers.values(), leader, seconds)
         settled = all(replica.answer and replica.answer.finished for replica in report.replicas)
         if answers and settled and seconds >= min(_DISCOVERY_SECONDS, timeout_seconds):
@@ -194,14 +193,6 @@ async def _read_leader(operator: Operator) -> str:
     return record.holder if operator.now() - record.renewed_at <= lasts else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
 def _finished(replica: ReplicaSync, member: str) -> Any:
     answer = replica.answer
     return getattr(answer, member) if answer and answer.finished else None
@@ -209,3 +200,7 @@ def _finished(replica: ReplicaSync, member: str) -> Any:
 
 def _short(commit: str) -> str:
     return commit[:_COMMIT_CHARACTERS]
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

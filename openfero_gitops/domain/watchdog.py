@@ -50,7 +50,7 @@ def overdue(
     Args:
         watchdog: the alert to expect.
         delivered_at: when it was last delivered; None if it never was.
-        waiting_since: since when this replica has expected it.
+        waiting_since: since when it has been expected.
         now: the time.
     """
     latest = waiting_since if delivered_at is None else max(delivered_at, waiting_since)
@@ -62,7 +62,7 @@ def overdue(
     ago = format_duration((now - moment) // _SECOND * _SECOND)
     when = f"{format_seconds(moment)}, {ago} ago"
     what = (
-        f"the watchdog alert {name} has never been delivered; this replica has expected it since"
+        f"the watchdog alert {name} has never been delivered; it has been expected since"
         if delivered_at is None
         else f"the watchdog alert {name} was last delivered at"
     )

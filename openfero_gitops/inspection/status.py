@@ -20,6 +20,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.domain.text import labels, listed, plural, printable
+from openfero_gitops.domain.watchdog import overdue, read_delivery
 from openfero_gitops.effects.assess import assess
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Topic(StrEnum):
     CATALOG = "catalog"
     SYNC = "sync"
     REVISION_REFUSED = "revision-refused"
+    WATCHDOG = "watchdog"
     QUARANTINED = "quarantined"
     FOREIGN_JOBS = "foreign-jobs"
     APPROVAL = "approval"
@@ -77,7 +79,8 @@ class Records:
     """What was read from the API server.
 
     `catalog` is that of the mirror; None if there is no mirror, or if `mirror_error` says why it
-    cannot be used. `active_since` is when the leader activated its revision.
+    cannot be used. `active_since` is when the leader activated its revision. `watchdog` is the
+    record of the last delivery of the watchdog's alert, see `domain.watchdog`.
     """
 
     namespace: str
@@ -91,6 +94,7 @@ class Records:
     catalog: Catalog | None = None
     mirror_error: str = ""
     pause: Pause | None = None
+    watchdog: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     leader = _leader(records.lease, now)
     actions = [
         *_actions_of_controller(records, leader),
+        *_actions_of_watchdog(records, now),
         *_actions_of_jobs(jobs, decisions),
         *_actions_of_results(by_incident.values(), now),
     ]
@@ -204,6 +209,15 @@ def _actions_of_controller(records: Records, leader: LeaseRecord | None) -> Iter
             f"labelled so: {names}"
         )
         yield Action(Topic.FOREIGN_JOBS, message, command="openfero-gitops audit")
+
+
+def _actions_of_watchdog(records: Records, now: datetime) -> Iterator[Action]:
+    watchdog = records.catalog.envelope.watchdog if records.catalog else None
+    if watchdog is None or records.active_since is None:
+        return
+    delivered_at = read_delivery(records.watchdog, watchdog)
+    if message := overdue(watchdog, delivered_at, records.active_since, now):
+        yield Action(Topic.WATCHDOG, message, delivered_at or records.active_since)
 
 
 def _actions_of_jobs(

@@ -113,6 +113,15 @@ def test_nothing_starts_while(reason: Reason, given: dict[str, Any]) -> None:
     assert reasons(remediation(), **given) == {"job-1": reason.value}
 
 
+def test_a_pause_with_an_end_is_over_at_its_end() -> None:
+    """Time alone ends it, so the leader decides again at that moment."""
+    pause = dataclasses.replace(PAUSE, until=NOW + minutes(20))
+    decided = decide([remediation()], Envelope(), pause=pause, now=NOW)
+    assert decided[0][1] == Wait(Reason.PAUSED, NOW + minutes(20), "ada paused admission")
+    assert next_change(decided) == NOW + minutes(20)
+    assert reasons(remediation(), pause=pause, now=NOW + minutes(20)) == {"job-1": "admitted"}
+
+
 @pytest.mark.parametrize("limit", ["max_concurrent", "max_per_hour"])
 def test_an_operarios_limit_of_zero_admits_nothing(limit: str) -> None:
     """0 is a valid limit."""

@@ -108,7 +108,7 @@ async def test_a_starting_replica_waits_before_it_complains() -> None:
         await asyncio.sleep(15 * 60)
         assert monitor.trouble == ""
         await asyncio.sleep(1)
-        assert "has never been delivered; this replica has expected it since" in monitor.trouble
+        assert "has never been delivered; it has been expected since" in monitor.trouble
 
 
 @in_virtual_time

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.operario import Options
@@ -15,6 +16,7 @@ from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.sync_report import QuarantinedFile, SyncReport
+from openfero_gitops.domain.watchdog import Watchdog, write_delivery
 from openfero_gitops.inspection.status import Records, Topic, summarize
 from openfero_gitops.inspection.status_text import as_members, as_text
 from tests.support import build
@@ -54,6 +56,20 @@ def finished(name: str = "job-1", phase: Phase = Phase.FAILED, **changes: Any) -
 def topics(*jobs: Remediation, **changes: Any) -> list[str]:
     """Return what needs a person."""
     return [action.topic.value for action in summarize(records(*jobs, **changes), NOW).actions]
+
+
+def test_the_absence_of_the_watchdog_needs_a_person() -> None:
+    """Not before its time has passed since the commit that may have named it became active."""
+    catalog = build.catalog(build.operario(), envelope=Envelope(watchdog=Watchdog()))
+    long_ago, lately = NOW - minutes(60), NOW - minutes(14)
+    delivered = write_delivery("Watchdog", lately)
+    assert topics(catalog=catalog, active_since=long_ago) == ["watchdog"]
+    assert topics(catalog=catalog, active_since=long_ago, watchdog=delivered) == []
+    assert topics(catalog=catalog, active_since=lately) == []
+    assert topics(active_since=long_ago) == []
+    old = write_delivery("Watchdog", NOW - minutes(20))
+    status = summarize(records(catalog=catalog, active_since=long_ago, watchdog=old), NOW)
+    assert status.actions[0].message.startswith('the watchdog alert "Watchdog" was last delivered')
 
 
 def test_a_healthy_controller_needs_nobody() -> None:

@@ -893,6 +893,17 @@ async def test_paused_by_a_person() -> None:
     assert "paused by ada" in page.find("section", "status").text
 
 
+async def test_a_pause_with_an_end_and_a_reason() -> None:
+    """Both are shown beside the person, and the end as a time that the browser shows as such."""
+    until = NOW + timedelta(hours=2)
+    pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada", NOW, until, "migration")
+    page = await draw(showing(paused=pause))
+    status = page.find("section", "status").text
+    assert "paused by ada" in status
+    assert "ends in 2h 0m 2026-11-21T05:04:05Z" in " ".join(status.split())
+    assert "migration" in status
+
+
 async def test_paused_by_a_refused_revision() -> None:
     """A pause of a revision that was refused is shown as such."""
     refused = RefusedRevision(
