@@ -74,7 +74,7 @@ class _Channel:
     def __init__(self, receiver: AlertReceiver) -> None:
         self.receiver = receiver
         self.changed = asyncio.Event()
-        self.error = OnChange(_log.warning, "cannot send alerts to Alertmanager")
+        self.error = OnChange(_log.warning, "people are not notified")
 
 
 class Notifier:
@@ -225,22 +225,24 @@ class Notifier:
     ) -> bool:
         """Send alerts, and the end of others; return whether this failed."""
         now = self._now()
-        alerts = [_body(alert, now + alert.kind.lifetime) for alert in due]
-        alerts += [_body(alert, now) for alert in ended]
+        alerts = [alert_body(alert, now + alert.kind.lifetime) for alert in due]
+        alerts += [alert_body(alert, now) for alert in ended]
         url = channel.receiver.url
         try:
             await channel.receiver.send(alerts)
         except AlertmanagerError as error:
-            channel.error.set(f"{url}: {error}")
+            channel.error.set(f"cannot send alerts to {url}: {error}")
             self._counts.notified(url, "failed")
             return True
-        channel.error.clear()
+        if channel.error.text:
+            channel.error.clear()
+            _log.info("Alertmanager accepts alerts again", url=url)
         self._counts.notified(url, "sent")
         return False
 
 
-def _body(notification: Notification, ends_at: datetime) -> dict[str, Any]:
-    """An alert as Alertmanager's API v2 reads it."""
+def alert_body(notification: Notification, ends_at: datetime) -> dict[str, Any]:
+    """Return an alert as Alertmanager's API v2 reads it."""
     starts_at = notification.starts_at
     return {
         "labels": dict(notification.labels),

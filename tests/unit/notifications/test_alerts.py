@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openfero_gitops.admission.decide import Decision, Wait
 from openfero_gitops.domain.alert import Status
@@ -281,3 +283,52 @@ def test_untrusted_text_stays_on_one_line() -> None:
 
     assert "\n" not in text
     assert len(text) < 2000
+
+
+@st.composite
+def several_jobs(draw: st.DrawFn) -> list[Remediation]:
+    """Jobs of a few alerts in all phases, with and without resolutions."""
+    jobs = []
+    for number in range(draw(st.integers(0, 8))):
+        when = NOW + minutes(draw(st.integers(0, 40)))
+        given: dict[str, Any] = {
+            "labels": {"alertname": "A", "pod": draw(st.sampled_from(["x", "y"]))},
+            "status": draw(st.sampled_from(Status)),
+            "received_at": when,
+            "starts_at": when,
+            "resolved_at": draw(st.sampled_from([None, when + minutes(3)])),
+            "effect": draw(st.sampled_from([None, Effect.HEALED, Effect.NOT_HEALED])),
+        }
+        make = draw(st.sampled_from([remediation, running, finished]))
+        if make is finished:
+            given["phase"] = draw(st.sampled_from([Phase.SUCCEEDED, Phase.FAILED]))
+            given |= {"began": when, "ended": when + minutes(1)}
+        elif make is remediation:
+            given["phase"] = draw(st.sampled_from([Phase.WAITING, Phase.AWAITING_APPROVAL]))
+        jobs.append(make(f"j{number}", **given))
+    return jobs
+
+
+@given(jobs=several_jobs(), earlier=st.integers(0, 60), later=st.integers(0, 60), data=st.data())
+def test_the_alerts_depend_on_the_jobs_and_the_time_alone(
+    jobs: list[Remediation], earlier: int, later: int, data: st.DataObject
+) -> None:
+    """Every leader lists the same ones, whatever the order of the Jobs and what it knew before."""
+
+    def listed(order: list[Remediation], at: int, before: Notifications | None) -> Notifications:
+        return list_notifications(
+            order,
+            NO_DECISIONS,
+            lambda job: [other for other in jobs if other.incident == job.incident],
+            remember=REMEMBER,
+            external_url="",
+            now=NOW + minutes(at),
+            before=before,
+        )
+
+    others = data.draw(st.permutations(jobs))
+    before = listed(others[: len(others) // 2], earlier, None)
+    first, second = listed(jobs, later, None), listed(others, later, before)
+
+    assert first.alerts == second.alerts
+    assert first.next_change == second.next_change

@@ -191,7 +191,7 @@ def test_an_alertmanager_that_does_not_answer_delays_nothing_else(fault: str) ->
             await asyncio.sleep(2)
             assert good.of(REMEDIATING)
             cause = "Connection refused" if fault == "failing" else "no answer within 5 s"
-            assert stage.notifier.trouble == f"http://a: {cause}"
+            assert stage.notifier.trouble == f"cannot send alerts to http://a: {cause}"
             assert ("http://a", "failed") in stage.counted
             assert ("http://b", "failed") not in stage.counted
             assert 3 <= broken.attempts <= 15
@@ -215,7 +215,7 @@ async def test_without_alerts_an_empty_request_checks_the_connection() -> None:
         assert [alerts for _, alerts in receiver.requests] == [[], [], []]
         failing.failing = True
         await asyncio.sleep(61)
-        assert stage.notifier.trouble == "http://b: Connection refused"
+        assert stage.notifier.trouble == "cannot send alerts to http://b: Connection refused"
 
 
 @in_virtual_time
