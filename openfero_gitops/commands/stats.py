@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.commands.listing import list_jobs
-from openfero_gitops.domain.remediation import Foreign
+from openfero_gitops.domain.remediation import Remediation
 from openfero_gitops.effects.stats import report_stats
 from openfero_gitops.jobs.observe import observe
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.cluster.api import ApiServer
-    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.stats import StatsReport
 
 
@@ -56,10 +57,12 @@ async def read_stats(kubeconfig: Path | None, selection: StatsFilter) -> StatsRe
 
 async def stats_of(api: ApiServer, selection: StatsFilter) -> StatsReport:
     """Compute the statistics from an API server; raises as `read_stats` does."""
-    observed = [observe(job) for job in await list_jobs(api, selection.namespaces)]
+    observed = await list_jobs(
+        api, selection.namespaces, resource=JOB_STATES, read=few_foreign(observe)
+    )
     now = datetime.now(UTC)
     return report_stats(
-        (job for job in observed if not isinstance(job, Foreign)),
+        (job for job in observed if isinstance(job, Remediation)),
         now,
         lambda remediation: selection.matches(remediation, now),
     )

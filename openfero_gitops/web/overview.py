@@ -117,12 +117,17 @@ class RemediationRow:
 
 @dataclass(frozen=True, slots=True)
 class OperarioRow:
-    """A row of the operarios table: non-default options, and the latest remediation."""
+    """A row of the operarios table: non-default options, and the latest remediation.
+
+    `healed` of `decided` remediations healed their alert; the others did not.
+    """
 
     operario: Operario
     options: tuple[tuple[str, str], ...]
     command: str
     latest: Remediation | None
+    healed: int
+    decided: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
     matching = [r for r in newest_first if query.matches(_search_texts(r, decisions.get(r.key)))]
     shown = [r for r in matching if not query.phases or r.phase in query.phases]
     latest = {r.operario: r for r in reversed(newest_first)}
+    effects = Counter((r.operario, r.effect) for r in newest_first if r.started)
     pause = state.pause()
     operarios = sorted(catalog.operarios if catalog else (), key=lambda operario: operario.name)
     problems = sorted(catalog.problems if catalog else (), key=lambda p: (not p.is_error, p))
@@ -191,7 +197,7 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
         "operarios": _table(
             [o for o in operarios if query.matches(_operario_texts(o))],
             _MAX_OTHERS,
-            lambda o: _operario_row(o, latest.get(o.name)),
+            lambda o: _operario_row(o, latest.get(o.name), effects),
         ),
         "problems": _table(
             [p for p in problems if query.matches(_problem_texts(p))], _MAX_OTHERS, lambda p: p
@@ -294,9 +300,20 @@ def _target(text: str) -> dict[str, str]:
     return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def _operario_row(operario: Operario, latest: Remediation | None) -> OperarioRow:
-    command = git_show(operario.origin.commit, operario.origin.path)
-    return OperarioRow(operario, changed_options(operario.options), command, latest)
+def _operario_row(
+    operario: Operario,
+    latest: Remediation | None,
+    effects: Mapping[tuple[str, Effect | None], int],
+) -> OperarioRow:
+    healed = effects.get((operario.name, Effect.HEALED), 0)
+    return OperarioRow(
+        operario,
+        changed_options(operario.options),
+        git_show(operario.origin.commit, operario.origin.path),
+        latest,
+        healed=healed,
+        decided=healed + effects.get((operario.name, Effect.NOT_HEALED), 0),
+    )
 
 
 def _search_texts(remediation: Remediation, decision: Decision | None) -> Iterator[str]:

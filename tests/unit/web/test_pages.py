@@ -984,6 +984,23 @@ async def test_operarios() -> None:
     assert page.find("tr", id="operario:kubejobfailed-cleanup").all("td")[-1].text == "none"
 
 
+async def test_effects_of_an_operario() -> None:
+    """An operario says how many of its runs healed, among those that did or did not."""
+    effects = (Effect.HEALED, Effect.HEALED, Effect.NOT_HEALED, Effect.UNKNOWN, None)
+    jobs = [
+        remediation("HostDown", Phase.SUCCEEDED, NOW, number=str(number), effect=effect)
+        for number, effect in enumerate(effects)
+    ]
+    jobs.append(remediation("HostDown", Phase.REFUSED, NOW, effect=Effect.HEALED))
+    active = catalog(
+        operario("openfero-hostdown-firing", "HostDown"), operario("openfero-other-firing", "Other")
+    )
+    page = await draw(showing(*jobs, active=active))
+    row = page.find("tr", id="operario:openfero-hostdown-firing")
+    assert row.find("div", "healed").text == "2 of 3 healed"
+    assert not page.find("tr", id="operario:openfero-other-firing").all("div", "healed")
+
+
 async def test_stale() -> None:
     """An operario that is active in an older version is marked, with its commit."""
     page = await draw(pages.busy(NOW))
