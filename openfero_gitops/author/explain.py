@@ -223,11 +223,22 @@ def _conditions(
     )
     if options.max_wait > _ZERO:
         yield f"a Job that has waited for {format_duration(options.max_wait)} is refused (max-wait)"
+    yield from _breaker(alert, options.stop_after_not_healed)
     if replica_labels:
         names = listed(map(printable, replica_labels))
         yield f"an alert that differs only in {names} has the same Job (replica labels)"
     if alert.starts_at is None:
         yield "the alert has no startsAt: each delivery creates another Job"
+
+
+def _breaker(alert: Alert, stop_after: int | None) -> Iterator[str]:
+    """After which Jobs the next one waits for a person; Jobs for resolved alerts never do."""
+    if alert.status is Status.FIRING and stop_after is not None:
+        jobs = f"{stop_after} Jobs in a row" if stop_after > 1 else "a Job"
+        yield (
+            f"after {jobs} that did not heal this target, the next one must be approved "
+            "(stop-after-not-healed)"
+        )
 
 
 def as_text(explanations: Iterable[Explanation]) -> str:

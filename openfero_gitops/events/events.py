@@ -123,7 +123,8 @@ def _of_pods(before: Remediation | None, after: Remediation) -> Iterator[Event]:
 def of_wait(remediation: Remediation, wait: Wait) -> Event:
     """The event of a remediation that waits."""
     note = f"{wait.reason.value}: {wait.message or wait.reason.text}"
-    if wait.until is not None and wait.reason is not Reason.PAUSED:  # whose message has it
+    # The message of a pause has its end already; that of a breaker is only possible.
+    if wait.until is not None and wait.reason not in (Reason.PAUSED, Reason.NOT_HELPING):
         note += f", until {format_seconds(wait.until)}"
     if wait.reason in (Reason.APPROVAL, Reason.NOT_HELPING):
         note += f"; run `openfero-gitops approve {remediation.key}`"

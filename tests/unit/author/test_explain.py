@@ -216,7 +216,13 @@ def test_conditions_are_listed() -> None:
     assert "limits: at most 3 running" in text
     assert "limits of all operarios together: at most 20 running" in text
     assert "waited for 2h is refused" in text
-    kept = Options(on_resolve=OnResolve.KEEP, cooldown=timedelta(0), max_wait=timedelta(0))
+    assert "after 3 Jobs in a row that did not heal this target, the next one must be" in text
+    kept = Options(
+        on_resolve=OnResolve.KEEP,
+        cooldown=timedelta(0),
+        max_wait=timedelta(0),
+        stop_after_not_healed=None,
+    )
     text = "\n".join(explained(operario(options=kept)).details)
     assert not {"still firing", "at least", "waited"} & {
         word for word in ("still firing", "at least", "waited") if word in text
