@@ -6,6 +6,7 @@ name the alert, are read by `catalog.forms`.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,12 +84,14 @@ def as_text(key: str, value: Any) -> str:
     option = _BY_KEY.get(key)
     if option is None:
         return ""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    try:
-        option.type.parse(text)
-    except ValueError:
-        return option.hint
-    return f'write {key}: "{text}"'
+    texts = [str(value)]
+    if isinstance(value, bool):  # YAML 1.1 also reads `on` and `off` as booleans
+        texts = [str(value).lower(), "on" if value else "off"]
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            option.type.parse(text)
+            return f'write {key}: "{text}"'
+    return option.hint
 
 
 def _unknown(key: str, pointer: Pointer) -> Finding:

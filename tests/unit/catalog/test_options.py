@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.catalog.options import AnnotationValue, read_options
+from openfero_gitops.catalog.options import AnnotationValue, as_text, read_options
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import OPTIONS, Mode, OnResolve, Options
 
@@ -43,6 +43,8 @@ def test_defaults_are_as_documented() -> None:
         on_resolve=OnResolve.CANCEL,
         resolve_delay=timedelta(minutes=1),
         own_jobs=False,
+        heals_within=timedelta(minutes=15),
+        stop_after_not_healed=3,
     )
 
 
@@ -67,6 +69,9 @@ def test_defaults_are_as_documented() -> None:
         ("on_resolve", "cancel-running", "on_resolve", OnResolve.CANCEL_RUNNING),
         ("resolve_delay", " 5m ", "resolve_delay", timedelta(minutes=5)),
         ("own_jobs", "true", "own_jobs", True),
+        ("heals_within", "1h", "heals_within", timedelta(hours=1)),
+        ("stop_after_not_healed", "1", "stop_after_not_healed", 1),
+        ("stop_after_not_healed", "off", "stop_after_not_healed", None),
     ],
 )
 def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) -> None:
@@ -98,6 +103,9 @@ def test_an_option_sets_its_field(name: str, text: str, field: str, value: Any) 
         ("max_runs", "0", "must be at least 1"),
         ("approval", "yes", 'must be one of required, none, not "yes"'),
         ("on_resolve", "cancel-runing", "did you mean cancel-running?"),
+        ("heals_within", "0", "must be longer than 0"),
+        ("stop_after_not_healed", "0", "must be at least 1, but is 0; off disables it"),
+        ("stop_after_not_healed", "never", 'must be a number or off, not "never"'),
     ],
 )
 def test_a_wrong_value_is_an_error_with_an_example(name: str, text: str, words: str) -> None:
@@ -109,6 +117,25 @@ def test_a_wrong_value_is_an_error_with_an_example(name: str, text: str, words: 
     assert finding.pointer == ("annotations", name)
     assert words in finding.message
     assert finding.suggestion.startswith(f"for example openfero.io/{name.replace('_', '-')}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "suggestion"),
+    [
+        ("enabled", False, 'write openfero.io/enabled: "false"'),
+        ("max-runs", 5, 'write openfero.io/max-runs: "5"'),
+        ("stop-after-not-healed", False, 'write openfero.io/stop-after-not-healed: "off"'),
+        ("stop-after-not-healed", 0, 'for example openfero.io/stop-after-not-healed: "3"'),
+        ("mode", True, "for example openfero.io/mode: "),
+        ("status", True, "for example openfero.io/status: firing"),
+        ("unknown", True, ""),
+    ],
+)
+def test_a_value_that_yaml_reads_as_no_string_is_shown_in_quotes(
+    name: str, value: object, suggestion: str
+) -> None:
+    """For YAML, an unquoted `off` is a boolean."""
+    assert as_text(f"openfero.io/{name}", value).startswith(suggestion)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
