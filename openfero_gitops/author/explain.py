@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openfero_gitops.delivery.match import Candidate
     from openfero_gitops.domain.alert import Alert
     from openfero_gitops.domain.catalog import Catalog, Envelope
-    from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.operario import Operario, Options
     from openfero_gitops.jobs.render import Delivery, Rendered
 
 _ZERO: Final = timedelta(0)
@@ -213,6 +213,18 @@ def _conditions(
     if options.cooldown > _ZERO:
         cooldown = format_duration(options.cooldown)
         yield f"condition: the last Job for this target ended at least {cooldown} ago (cooldown)"
+    yield from _limit_lines(options, envelope)
+    if alert.status is Status.FIRING and not _is_dry(operario, envelope):
+        yield from _effect_lines(options)
+    if replica_labels:
+        names = listed(map(printable, replica_labels))
+        yield f"an alert that differs only in {names} has the same Job (replica labels)"
+    if alert.starts_at is None:
+        yield "the alert has no startsAt: each delivery creates another Job"
+
+
+def _limit_lines(options: Options, envelope: Envelope) -> Iterator[str]:
+    """How many Jobs run, and how long one waits."""
     yield (
         f"limits: at most {options.max_concurrent} running, {options.max_per_hour} started per hour"
     )
@@ -223,22 +235,22 @@ def _conditions(
     )
     if options.max_wait > _ZERO:
         yield f"a Job that has waited for {format_duration(options.max_wait)} is refused (max-wait)"
-    yield from _breaker(alert, options.stop_after_not_healed)
-    if replica_labels:
-        names = listed(map(printable, replica_labels))
-        yield f"an alert that differs only in {names} has the same Job (replica labels)"
-    if alert.starts_at is None:
-        yield "the alert has no startsAt: each delivery creates another Job"
 
 
-def _breaker(alert: Alert, stop_after: int | None) -> Iterator[str]:
-    """After which Jobs the next one waits for a person; Jobs for resolved alerts never do."""
-    if alert.status is Status.FIRING and stop_after is not None:
+def _effect_lines(options: Options) -> Iterator[str]:
+    """When an alert counts as healed, and what follows if several Jobs did not heal it."""
+    stop_after = options.stop_after_not_healed
+    if stop_after is not None:
         jobs = f"{stop_after} Jobs in a row" if stop_after > 1 else "a Job"
         yield (
             f"after {jobs} that did not heal this target, the next one must be approved "
             "(stop-after-not-healed)"
         )
+    heals_within = format_duration(options.heals_within)
+    yield (
+        f"the alert counts as healed if it is resolved within {heals_within} after the Job ended"
+        " (heals-within)"
+    )
 
 
 def as_text(explanations: Iterable[Explanation]) -> str:

@@ -217,6 +217,7 @@ def test_conditions_are_listed() -> None:
     assert "limits of all operarios together: at most 20 running" in text
     assert "waited for 2h is refused" in text
     assert "after 3 Jobs in a row that did not heal this target, the next one must be" in text
+    assert "resolved within 15m after the Job ended (heals-within)" in text
     kept = Options(
         on_resolve=OnResolve.KEEP,
         cooldown=timedelta(0),
@@ -224,6 +225,7 @@ def test_conditions_are_listed() -> None:
         stop_after_not_healed=None,
     )
     text = "\n".join(explained(operario(options=kept)).details)
+    assert "in a row" not in text
     assert not {"still firing", "at least", "waited"} & {
         word for word in ("still firing", "at least", "waited") if word in text
     }
@@ -239,6 +241,7 @@ def test_a_resolved_alert_waits_for_what_it_undoes() -> None:
     assert explanation.outcome is Outcome.CREATED
     assert "stays resolved for 1m" in text
     assert "a Job for the same labels, firing, was started" in text
+    assert "heals-within" not in text
 
 
 def test_an_alert_without_a_start_is_a_job_at_each_delivery() -> None:
