@@ -61,7 +61,7 @@ def _rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:
     if pause is None:
         yield "Admission", "not paused"
     else:
-        since = f" for {format_age(now - pause.since)}" if pause.since else ""
+        since = f" {format_age(now - pause.since)} ago" if pause.since else ""
         yield "Admission", f"paused{since}: {pause.message}"
     yield "Jobs", _jobs_text(status)
     recent = status.recent

@@ -238,7 +238,7 @@ def _admission(remediation: Remediation) -> str:
     admitted = remediation.admitted_at or remediation.received_at
     waited = format_age(admitted - remediation.received_at)
     how = f"passed to Kueue queue {remediation.queue}" if remediation.queue else "admitted"
-    return f"{how} by {remediation.admitted_by or 'the leader'}, after {waited}"
+    return f"{how} by {remediation.admitted_by or 'the leader'}, after waiting {waited}"
 
 
 def _end(remediation: Remediation) -> str:

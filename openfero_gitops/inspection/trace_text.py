@@ -54,6 +54,8 @@ def _phase(trace: Trace) -> str:
     remediation = trace.remediation
     reason, message = remediation.reason, remediation.message
     text = remediation.phase.value
+    if remediation.phase is Phase.SUCCEEDED:
+        return text  # its condition says the same in other words
     if message.startswith(reason):
         reason = ""
     details = ": ".join(filter(None, (reason, message)))

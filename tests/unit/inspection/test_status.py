@@ -214,7 +214,7 @@ def test_a_pause_is_shown_and_needs_nobody() -> None:
     pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada", NOW - minutes(3))
     status = summarize(records(build.remediation(), pause=pause), NOW)
     assert status.actions == ()
-    assert "Admission  paused for 3m: ada paused admission" in as_text(status)
+    assert "Admission  paused 3m ago: ada paused admission" in as_text(status)
     assert status.waiting == {"paused": 1}
 
 

@@ -124,7 +124,7 @@ def test_a_healed_alert_is_told_from_its_start_to_its_effect() -> None:
         "2026-11-21T03:03:35Z  -30s   the alert began to fire",
         "2026-11-21T03:04:05Z  0s     delivered to replica-a: Job created",
         "2026-11-21T03:04:06Z  1s     Waiting: cooldown: 3 s",
-        "2026-11-21T03:04:08Z  3s     admitted by replica-b, after 3s",
+        "2026-11-21T03:04:08Z  3s     admitted by replica-b, after waiting 3s",
         "2026-11-21T03:04:08Z  3s     the Job started",
         "2026-11-21T03:04:08Z  3s     SuccessfulCreate: Created pod",
         "2026-11-21T03:04:09Z  4s     container heal of Pod job-x2x9q started",
