@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
     from openfero_gitops.domain.sync import RefusedRevision
+    from openfero_gitops.domain.watchdog import Watchdog
 
 #: Results older than this are not counted.
 RECENT: Final = timedelta(hours=24)
@@ -95,6 +96,17 @@ class Records:
     mirror_error: str = ""
     pause: Pause | None = None
     watchdog: str = ""
+
+    @property
+    def expected_watchdog(self) -> Watchdog | None:
+        """The watchdog of the active openfero.yaml."""
+        return self.catalog.envelope.watchdog if self.catalog else None
+
+    @property
+    def watchdog_delivered_at(self) -> datetime | None:
+        """When its alert was last delivered, as far as that is recorded."""
+        expected = self.expected_watchdog
+        return read_delivery(self.watchdog, expected) if expected else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +224,10 @@ def _actions_of_controller(records: Records, leader: LeaseRecord | None) -> Iter
 
 
 def _actions_of_watchdog(records: Records, now: datetime) -> Iterator[Action]:
-    watchdog = records.catalog.envelope.watchdog if records.catalog else None
+    watchdog = records.expected_watchdog
     if watchdog is None or records.active_since is None:
         return
-    delivered_at = read_delivery(records.watchdog, watchdog)
+    delivered_at = records.watchdog_delivered_at
     if message := overdue(watchdog, delivered_at, records.active_since, now):
         yield Action(Topic.WATCHDOG, message, delivered_at or records.active_since)
 

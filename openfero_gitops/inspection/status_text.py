@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.duration import format_age
+from openfero_gitops.domain.duration import format_age, format_duration
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import aligned, plural, printable
@@ -63,6 +63,10 @@ def _rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:
     else:
         since = f" {format_age(now - pause.since)} ago" if pause.since else ""
         yield "Admission", f"paused{since}: {pause.message}"
+    if records.expected_watchdog is not None:
+        name, delivered = records.expected_watchdog.alertname, records.watchdog_delivered_at
+        when = f"delivered {format_age(now - delivered)} ago" if delivered else "not delivered yet"
+        yield "Watchdog", f"{name}, {when}"
     yield "Jobs", _jobs_text(status)
     recent = status.recent
     counts = [(recent.phases.get(phase, 0), text) for phase, text in _PHASE_TEXTS.items()]
@@ -193,6 +197,13 @@ def as_members(status: ControllerStatus) -> dict[str, Any]:
             "reason": pause.reason or None,
         }
         if pause
+        else None,
+        "watchdog": {
+            "alertname": records.expected_watchdog.alertname,
+            "within": format_duration(records.expected_watchdog.within),
+            "deliveredAt": _time(records.watchdog_delivered_at),
+        }
+        if records.expected_watchdog
         else None,
         "phases": {phase.value: status.phases.get(phase, 0) for phase in Phase},
         "waiting": dict(status.waiting),

@@ -218,6 +218,21 @@ def test_a_pause_is_shown_and_needs_nobody() -> None:
     assert status.waiting == {"paused": 1}
 
 
+def test_a_watchdog_that_is_silent_needs_a_person() -> None:
+    """The screen says when it was last delivered; that is too long ago, or never."""
+    catalog = build.catalog(build.operario(), envelope=Envelope(watchdog=Watchdog()))
+    given = {"catalog": catalog, "active_since": NOW - minutes(60)}
+    silent = write_delivery("Watchdog", NOW - minutes(20))
+    status = summarize(records(watchdog=silent, **given), NOW)
+    assert [action.topic for action in status.actions] == [Topic.WATCHDOG]
+    assert "Watchdog   Watchdog, delivered 20m ago" in as_text(status)
+    heard = write_delivery("Watchdog", NOW - minutes(1))
+    status = summarize(records(watchdog=heard, **given), NOW)
+    assert status.actions == ()
+    assert as_members(status)["watchdog"]["within"] == "15m"
+    assert "Watchdog   Watchdog, not delivered yet" in as_text(summarize(records(**given), NOW))
+
+
 def test_without_a_mirror_reasons_are_not_invented() -> None:
     """Without the catalog, only what the Jobs themselves say is shown."""
     jobs = [build.remediation(), build.remediation("job-2", phase=Phase.AWAITING_APPROVAL)]
