@@ -15,6 +15,7 @@ from openfero_gitops.domain.notification import NotificationKind
 from tests.support.alertmanagers import (
     Inbox,
     cluster,
+    configure,
     example_config,
     inbox,
     open_alerts,
@@ -65,15 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notifications")
 
 
-@pytest.fixture(scope="module")
-def ports() -> tuple[int, int]:
-    """Choose the ports of the replicas, which the Alertmanagers must know."""
-    return free_port(), free_port()
-
-
-@pytest.fixture(scope="module")
-def alertmanagers(folder: Path, people: Inbox, ports: tuple[int, int]) -> Iterator[list[str]]:
-    """Give two clustered Alertmanagers with the example configuration and shorter intervals.
+def configuration(people: Inbox, *webhooks: str) -> dict[str, Any]:
+    """Return the example configuration with shorter intervals.
 
     The alerts of the controller are sent back to the controller, too, which the example avoids.
     """
@@ -82,7 +76,7 @@ def alertmanagers(folder: Path, people: Inbox, ports: tuple[int, int]) -> Iterat
     del receivers["notifications"]["slack_configs"]
     receivers["notifications"]["webhook_configs"] = [{"url": people.url}]
     receivers["openfero-gitops"]["webhook_configs"] = [
-        {"url": f"http://127.0.0.1:{port}/alerts", "send_resolved": True} for port in ports
+        {"url": url, "send_resolved": True} for url in webhooks
     ]
     routes = config["route"]["routes"]
     back = {"receiver": "openfero-gitops", "continue": True, "group_wait": "1s"}
@@ -90,7 +84,13 @@ def alertmanagers(folder: Path, people: Inbox, ports: tuple[int, int]) -> Iterat
     for route in routes:
         route["group_interval"] = f"{GROUP_INTERVAL_SECONDS}s"
     routes[-1]["group_wait"] = "10s"
-    with cluster(folder, config) as urls:
+    return config
+
+
+@pytest.fixture(scope="module")
+def alertmanagers(folder: Path, people: Inbox) -> Iterator[list[str]]:
+    """Give two clustered Alertmanagers, which do not know the controller yet."""
+    with cluster(folder, configuration(people)) as urls:
         yield urls
 
 
@@ -101,7 +101,7 @@ def pair(
     shared_namespace: str,
     alertmanagers: list[str],
     broken: list[str],
-    ports: tuple[int, int],
+    people: Inbox,
 ) -> Iterator[tuple[Replica, Replica]]:
     """Give two replicas that notify four Alertmanagers, of which two do not work."""
     repository = Repository(folder / "operarios")
@@ -129,16 +129,17 @@ def pair(
         Replica(
             folder,
             name=name,
-            port=port,
             kubeconfig=kubeconfig,
             namespace=shared_namespace,
             repository=repository.url,
             alertmanager_url=",".join([*alertmanagers, *broken]),
             external_url="https://openfero.example.com/heal/",
         )
-        for name, port in zip("ab", ports, strict=True)
+        for name in "ab"
     )
     with a, b:
+        webhooks = [f"{replica.url}/alerts" for replica in (a, b)]
+        configure(folder, configuration(people, *webhooks), alertmanagers)
         eventually(lambda: a.leads or b.leads)
         yield a, b
 

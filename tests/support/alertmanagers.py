@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOPBACK: Final = "127.0.0.1"
+_CONFIG: Final = "alertmanager.json"
 EXAMPLE: Final = ROOT / "operarios-example" / "alertmanager" / "alertmanager.yaml"
 
 
@@ -87,7 +88,7 @@ def example_config() -> dict[str, Any]:
 def cluster(folder: Path, config: Mapping[str, Any], size: int = 2) -> Iterator[list[str]]:
     """Run Alertmanagers that know each other; give their addresses."""
     executable = require_alertmanager()
-    file = folder / "alertmanager.json"
+    file = folder / _CONFIG
     file.write_text(json.dumps(config))
     gossip = [free_port() for _ in range(size)]
     ports = [free_port() for _ in range(size)]
@@ -109,6 +110,15 @@ def cluster(folder: Path, config: Mapping[str, Any], size: int = 2) -> Iterator[
             )
             exits.enter_context(process)
         yield [f"http://{LOOPBACK}:{port}" for port in ports]
+
+
+def configure(folder: Path, config: Mapping[str, Any], urls: Sequence[str]) -> None:
+    """Let running Alertmanagers of this folder use another configuration."""
+    (folder / _CONFIG).write_text(json.dumps(config))
+    for url in urls:
+        request = urllib.request.Request(f"{url}/-/reload", method="POST")
+        with urllib.request.urlopen(request, timeout=60):
+            pass
 
 
 def send(urls: Sequence[str], starts_at: datetime, **labels: str) -> None:

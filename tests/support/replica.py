@@ -36,19 +36,18 @@ class Replica:
         kubeconfig: Path,
         namespace: str,
         repository: str,
-        port: int | None = None,
         ready: bool = True,
         development: bool = True,
         environment: Mapping[str, str] | None = None,
         **flags: str,
     ) -> None:
-        """Choose its flags, and its port unless one is given.
+        """Choose its port and flags.
 
         `ready` waits for its readiness, not only for its port; `development` turns Python's
         warnings into errors, at a price in speed; `environment` is set besides this process's own.
         """
         self.name = name
-        self.port = port or free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         given = {
             "repo": repository,
