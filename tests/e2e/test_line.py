@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.chart import install_chart, service_account_kubeconfig
-from tests.support.optional import require_alertmanager, require_prometheus
-from tests.support.process import Process, free_port
+from tests.support.monitoring import alertmanager_pair, prometheus, webhook_route
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.cluster import Kubectl
-
-LOOPBACK = "127.0.0.1"
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("kwok")]
 
@@ -76,52 +73,9 @@ def pair(
 @pytest.fixture
 def alertmanagers(tmp_path: Path, pair: tuple[Replica, Replica]) -> Iterator[list[str]]:
     """Give the addresses of two clustered Alertmanagers that both deliver to both replicas."""
-    executable = require_alertmanager()
-    receivers = [{"url": f"{replica.url}/alerts", "send_resolved": True} for replica in pair]
-    config = tmp_path / "alertmanager.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "route": {
-                    "receiver": "openfero",
-                    "group_by": ["alertname"],
-                    "group_wait": "0s",
-                    "group_interval": "1s",
-                    "repeat_interval": "2s",
-                },
-                "receivers": [
-                    {
-                        "name": "openfero",
-                        "webhook_configs": [
-                            {**receiver, "max_alerts": 10_000} for receiver in receivers
-                        ],
-                    }
-                ],
-            }
-        )
-    )
-    gossip = [free_port(), free_port()]
-    ports = [free_port(), free_port()]
-    processes = [
-        Process(
-            [
-                executable,
-                f"--config.file={config}",
-                f"--storage.path={tmp_path / f'alertmanager-{index}'}",
-                f"--web.listen-address={LOOPBACK}:{ports[index]}",
-                f"--cluster.listen-address={LOOPBACK}:{gossip[index]}",
-                f"--cluster.peer={LOOPBACK}:{gossip[1 - index]}",
-                # No waiting for the other: both deliver, as they do when gossip is slow.
-                "--cluster.peer-timeout=0s",
-                "--cluster.settle-timeout=0s",
-            ],
-            log=tmp_path / f"alertmanager-{index}.log",
-            url=f"http://{LOOPBACK}:{ports[index]}/-/ready",
-        )
-        for index in range(2)
-    ]
-    with processes[0], processes[1]:
-        yield [f"{LOOPBACK}:{port}" for port in ports]
+    route = webhook_route(replica.url for replica in pair)
+    with alertmanager_pair(tmp_path, route) as addresses:
+        yield addresses
 
 
 def jobs(kubectl: Kubectl, namespace: str, *hosts: str) -> list[Any]:
@@ -162,49 +116,12 @@ def test_a_firing_rule_heals_once_with_its_commit_however_often_it_is_delivered(
     alertmanagers: list[str],
 ) -> None:
     """A rule that fires becomes one Job with the commit, though four deliveries name it."""
-    rules = tmp_path / "rules.yml"
-    rules.write_text(
-        json.dumps(
-            {
-                "groups": [
-                    {
-                        "name": "test",
-                        "rules": [
-                            {
-                                "alert": "HostDown",
-                                "expr": "vector(1)",
-                                "labels": {"severity": "critical", "host": "db-1"},
-                            }
-                        ],
-                    }
-                ]
-            }
-        )
-    )
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        json.dumps(
-            {
-                "global": {"evaluation_interval": "1s"},
-                "rule_files": [str(rules)],
-                "alerting": {"alertmanagers": [{"static_configs": [{"targets": alertmanagers}]}]},
-            }
-        )
-    )
-    port = free_port()
-    prometheus = Process(
-        [
-            require_prometheus(),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-            f"--web.listen-address={LOOPBACK}:{port}",
-            # The first alert comes before Prometheus has found its Alertmanagers.
-            "--rules.alert.resend-delay=1s",
-        ],
-        log=tmp_path / "prometheus.log",
-        url=f"http://{LOOPBACK}:{port}/-/ready",
-    )
-    with prometheus:
+    rule = {
+        "alert": "HostDown",
+        "expr": "vector(1)",
+        "labels": {"severity": "critical", "host": "db-1"},
+    }
+    with prometheus(tmp_path, [rule], alertmanagers):
         job = eventually(
             lambda: [job for job in jobs(kubectl, jobs_namespace, "db-1") if admitted(job)]
         )[0]
