@@ -8,7 +8,7 @@ import sys
 
 import structlog
 
-from tests.bench import admission, attacks, deliveries, failover, git, syncs, validate
+from tests.bench import admission, attacks, deliveries, failover, git, storm, syncs, validate
 from tests.support import record
 
 MEASURES = {
@@ -18,9 +18,10 @@ MEASURES = {
     "admission": admission.main,
     "failover": failover.main,
     "syncs": syncs.main,
+    "storm": storm.main,
     "attacks": attacks.main,
 }
-LONG = {"syncs", "attacks"}  # run only when named
+LONG = {"syncs", "storm", "attacks"}  # run only when named
 
 
 def main() -> int:

@@ -29,6 +29,7 @@ from tests.cluster.controlplane import COMPONENTS, ControlPlane
 from tests.support import attacks as hostile
 from tests.support import record
 from tests.support.attacks import MIB, Admin, Attacker
+from tests.support.measures import processor_seconds
 from tests.support.memory_limit import MemoryLimit, memory_limit
 from tests.support.prober import probing
 from tests.support.process import ProcessError
@@ -245,15 +246,6 @@ def _reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def _processor_seconds(pid: int) -> float:
-    """Return the processor time of a process and of its ended children, in seconds."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 async def _lease(admin: Admin) -> tuple[str, str, int]:
     spec = (await admin.request("GET", hostile.lease_path(NAMESPACE)))[1].get("spec") or {}
     return spec.get("holderIdentity"), spec.get("acquireTime"), spec.get("leaseTransitions", 0)
@@ -268,7 +260,7 @@ async def measure(name: str, replica: Replica, admin: Admin, limit: MemoryLimit)
     await asyncio.to_thread(replica.wait_for, lambda: replica.leads)
     pid = replica.process.pid
     _reset_peak(pid)
-    idle, processor, lease = _memory(pid), _processor_seconds(pid), await _lease(admin)
+    idle, processor, lease = _memory(pid), processor_seconds(pid), await _lease(admin)
     restarts = "forged" in name
     scene = Scene(replica, admin)
     with probing(replica.url) as silence:
@@ -283,7 +275,7 @@ async def measure(name: str, replica: Replica, admin: Admin, limit: MemoryLimit)
     after = await _lease(admin)
     answers = scene.sender.answers + scene.stranger.answers
     counted = ", ".join(f"{count} x {answer}" for answer, count in answers.most_common(5))
-    used = _processor_seconds(pid) - (0 if restarts else processor)
+    used = processor_seconds(pid) - (0 if restarts else processor)
     lease_state = "held" if after == lease else "lost"
     return [
         name,
