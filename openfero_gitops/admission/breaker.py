@@ -152,10 +152,12 @@ class Breakers:
 
     def _message(self, jobs: Sequence[tuple[Remediation, str]], limit: int) -> str:
         latest, effect_message = jobs[0]
-        since, _ = self._order(jobs[-1][0])
-        counted = f"last {len(jobs)} Jobs" if len(jobs) > 1 else "last Job"
+        counted, first = "last Job", ""
+        if len(jobs) > 1:
+            counted = f"last {len(jobs)} Jobs"
+            first = f", the first at {format_seconds(self._order(jobs[-1][0])[0])}"
         return (
-            f"the {counted} of this operario on this target, since {format_seconds(since)}, did not"
-            f" heal the alert (stop-after-not-healed is {limit}; the latest, Job {latest.key}: "
-            f"{effect_message}): approve this Job, or change the operario"
+            f"the {counted} of this operario on this target did not heal the alert "
+            f"(stop-after-not-healed is {limit}){first}; the latest, Job {latest.key}: "
+            f"{effect_message}; approve this Job, or change the operario"
         )

@@ -101,9 +101,9 @@ def test_after_three_jobs_that_did_not_heal_the_next_one_waits() -> None:
     assert decided.reason is Reason.NOT_HELPING
     assert decided.until is None
     assert decided.message == (
-        "the last 3 Jobs of this operario on this target, since 2026-11-21T00:04:05Z, did not "
-        "heal the alert (stop-after-not-healed is 3; the latest, Job jobs/run-2: still firing 16m "
-        "after the Job ended): approve this Job, or change the operario"
+        "the last 3 Jobs of this operario on this target did not heal the alert "
+        "(stop-after-not-healed is 3), the first at 2026-11-21T00:04:05Z; the latest, Job "
+        "jobs/run-2: still firing 16m after the Job ended; approve this Job, or change the operario"
     )
 
 
@@ -112,7 +112,10 @@ def test_a_single_job_is_named_as_such() -> None:
     options = replace(PATIENT, stop_after_not_healed=1)
     decided = decision(*in_vain(1), waiting(options=options))
     assert isinstance(decided, Wait)
-    assert decided.message.startswith("the last Job of this operario on this target, since ")
+    assert decided.message.startswith(
+        "the last Job of this operario on this target did not heal the alert "
+        "(stop-after-not-healed is 1); the latest, Job jobs/run-0: "
+    )
 
 
 def test_all_jobs_in_vain_are_counted() -> None:
@@ -174,7 +177,7 @@ def test_effects_need_not_be_settled() -> None:
     ]
     decided = decision(*jobs, waiting())
     assert isinstance(decided, Wait)
-    assert "Job jobs/run-2: still firing 16m after the Job ended)" in decided.message
+    assert "Job jobs/run-2: still firing 16m after the Job ended; " in decided.message
 
 
 def test_the_delivery_that_made_the_job_counts() -> None:
