@@ -59,12 +59,24 @@ async def print_logs(
     async with contextlib.AsyncExitStack() as exits:
         exits.push_async_callback(api.close)
         key = job_key(job, namespace or api.default_namespace)
-        try:
-            pod = await _find_pod(api, key, wait=follow)
-            names = list(_containers(pod, container))
-            await _print_all(api, pod, names, say, follow=follow)
-        except Forbidden as error:
-            raise UsageError(f"no permission to read the logs of Job {key}: {error}") from error
+        await write_logs(api, key, say, container=container, follow=follow)
+
+
+async def write_logs(
+    api: KubernetesApi,
+    key: JobKey,
+    say: Callable[[str], None],
+    *,
+    container: str | None = None,
+    follow: bool = False,
+) -> None:
+    """Print the logs of the newest Pod of a Job; see `print_logs`."""
+    try:
+        pod = await _find_pod(api, key, wait=follow)
+        names = list(_containers(pod, container))
+        await _print_all(api, pod, names, say, follow=follow)
+    except Forbidden as error:
+        raise UsageError(f"no permission to read the logs of Job {key}: {error}") from error
 
 
 async def _print_all(
@@ -81,12 +93,13 @@ async def _print_all(
         for name in names:
             await copy(name)
         return
+    tasks = [asyncio.create_task(copy(name), name=f"logs of {name}") for name in names]
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for name in names:
-                tasks.create_task(copy(name), name=f"logs of {name}")
-    except* (Forbidden, UsageError) as errors:
-        raise errors.exceptions[0] from None
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _lines(api: KubernetesApi, pod: Object, container: str, *, follow: bool) -> Any:

@@ -1,0 +1,99 @@
+"""`logs` while Pods start, and after they are gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openfero_gitops.cluster.api import JOBS, PODS
+from openfero_gitops.commands.logs import write_logs
+from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
+from openfero_gitops.domain.errors import Invalid, NotFound, Unavailable, UsageError
+from openfero_gitops.domain.remediation import JobKey
+from tests.support.workers import World, in_virtual_time, pods_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+class Cluster:
+    """The in-memory cluster, with logs; each answer is lines, or an error."""
+
+    def __init__(self, world: World, *answers: list[str] | Exception) -> None:
+        self._cluster = world.cluster
+        self._answers = list(answers)
+        self.requests = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Do everything else as the cluster does."""
+        return getattr(self._cluster, name)
+
+    async def pod_log(self, *_: str, follow: bool = False) -> AsyncGenerator[str, None]:
+        """Answer with what comes next."""
+        assert follow in (True, False)
+        self.requests += 1
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        for line in answer:
+            yield line
+
+
+async def printed(
+    *answers: list[str] | Exception, follow: bool, deleted: bool = False
+) -> tuple[list[str], int]:
+    """Return what is printed of a running Job, and the number of requests for logs."""
+    world = World(JobPlayer(Durations(run=FOREVER)))
+    replica = world.replica()
+    lines: list[str] = []
+    async with world.playing(), replica.watching(), replica.leading():
+        answer = await replica.deliver(pods_of("web-1"))
+        key = answer.items[0].job
+        assert isinstance(key, JobKey)
+        await until(world.starts)
+        cluster = Cluster(world, *answers)
+        if deleted:
+            await world.cluster.delete(JOBS, key.namespace, key.name)
+        await write_logs(cluster, key, lines.append, follow=follow)  # type: ignore[arg-type]
+        assert (await world.cluster.list(PODS, key.namespace)).items
+    return lines, cluster.requests
+
+
+WAITING = Invalid('container "heal" in pod "x" is waiting to start: ContainerCreating')
+
+
+@in_virtual_time
+async def test_a_container_that_starts_is_waited_for() -> None:
+    """--follow asks again each second until the container has started."""
+    lines, requests = await printed(WAITING, WAITING, ["one", "two"], follow=True)
+    assert lines == ["one", "two"]
+    assert requests == 3
+
+
+@in_virtual_time
+async def test_without_follow_the_message_says_what_a_container_waits_for() -> None:
+    """It is that of Kubernetes."""
+    with pytest.raises(UsageError, match="is waiting to start: ContainerCreating"):
+        await printed(WAITING, follow=False)
+
+
+@in_virtual_time
+async def test_a_pod_that_is_deleted_while_it_is_read_is_an_error() -> None:
+    """Its logs are gone with it."""
+    with pytest.raises(UsageError, match="was deleted, and its logs with it"):
+        await printed(NotFound("no"), follow=True)
+
+
+@in_virtual_time
+async def test_an_api_server_that_does_not_answer_is_one_error() -> None:
+    """It is not hidden in a group of errors, however many containers are followed."""
+    with pytest.raises(Unavailable, match="no response"):
+        await printed(Unavailable("no response"), follow=True)
+
+
+@in_virtual_time
+async def test_a_job_that_is_gone_is_an_error() -> None:
+    """The message says how to name a Job."""
+    with pytest.raises(UsageError, match="not found: write NAMESPACE/NAME"):
+        await printed([], follow=True, deleted=True)
