@@ -12,6 +12,7 @@ slow or absent Alertmanager delays nothing else, and nothing accumulates for it.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from openfero_gitops.notifications.alerts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
@@ -75,6 +76,52 @@ class _Channel:
         self.receiver = receiver
         self.changed = asyncio.Event()
         self.error = OnChange(_log.warning, "people are not notified")
+
+
+class _Record:
+    """What one Alertmanager was sent in a term, and may have accepted. `now` is the loop's time."""
+
+    def __init__(self) -> None:
+        self._sent: dict[Identity, _Sent] = {}
+
+    def due(self, wanted: Mapping[Identity, Notification], now: float) -> list[Notification]:
+        """Return what is new, has changed, or must be sent again."""
+        return [
+            notification
+            for identity, notification in wanted.items()
+            if (last := self._sent.get(identity)) is None
+            or last.notification != notification
+            or last.due <= now + _EARLY_SECONDS
+        ]
+
+    def over(self, wanted: Mapping[Identity, Notification], now: float) -> list[Notification]:
+        """Return what must end, unless it has ended by itself."""
+        for identity in [key for key, alert in self._sent.items() if alert.expires <= now]:
+            del self._sent[identity]
+        return [alert.notification for key, alert in self._sent.items() if key not in wanted]
+
+    def sent(
+        self,
+        due: Iterable[Notification],
+        over: Iterable[Notification],
+        now: float,
+        *,
+        accepted: bool,
+    ) -> None:
+        """Record a request. Without an answer it may have been accepted, so it must end, too."""
+        for notification in due:
+            self._sent[_identity(notification)] = _Sent(
+                notification,
+                now + notification.kind.interval.total_seconds() if accepted else now,
+                now + notification.kind.lifetime.total_seconds(),
+            )
+        if accepted:
+            for notification in over:
+                self._sent.pop(_identity(notification), None)
+
+    def next_due(self) -> float:
+        """Return when an alert must be sent again."""
+        return min((alert.due for alert in self._sent.values()), default=math.inf)
 
 
 class Notifier:
@@ -129,7 +176,7 @@ class Notifier:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._wanted = None
             self._counts.notifications({})
             for channel in self._channels:
@@ -181,49 +228,34 @@ class Notifier:
 
     async def _keep_current(self, channel: _Channel, term: RunningTerm) -> None:
         """Send one Alertmanager what is new, what is due again, and the end of what is over."""
-        sent: dict[Identity, _Sent] = {}
+        record = _Record()
         failures = 0
-        next_request = 0.0
+        next_check = 0.0
         while True:
             channel.changed.clear()
+            if self._wanted is None:
+                await wait_for_event(channel.changed, None)
+                continue
+            wanted = self._wanted.alerts
             now = _loop_time()
-            for identity in [key for key, alert in sent.items() if alert.expires <= now]:
-                del sent[identity]  # it has ended by itself
-            wanted = self._wanted.alerts if self._wanted is not None else None
-            over = [] if wanted is None else [key for key in sent if key not in wanted]
-            due = [
-                notification
-                for identity, notification in (wanted or {}).items()
-                if (last := sent.get(identity)) is None
-                or last.notification != notification
-                or last.due <= now + _EARLY_SECONDS
-            ]
-            if due or over or (wanted is not None and next_request <= now):
+            due, over = record.due(wanted, now), record.over(wanted, now)
+            if due or over or next_check <= now:
                 term.check()
-                ended = [sent[identity].notification for identity in over]
-                error = await self._send(channel, due, ended)
-                failures = failures + 1 if error else 0
-                if not error:
-                    next_request = now + _MAX_IDLE_SECONDS
-                    for identity in over:
-                        sent.pop(identity, None)
-                    for notification in due:
-                        sent[tuple(sorted(notification.labels.items()))] = _Sent(
-                            notification,
-                            now + notification.kind.interval.total_seconds(),
-                            now + notification.kind.lifetime.total_seconds(),
-                        )
+                accepted = await self._send(channel, due, over)
+                failures = 0 if accepted else failures + 1
+                record.sent(due, over, now, accepted=accepted)
+                next_check = now + _MAX_IDLE_SECONDS
             if failures:
                 await asyncio.sleep(_BACKOFF.delay(failures))
+                next_check = 0.0
                 continue
-            moments = [next_request, *(alert.due for alert in sent.values())]
-            pause_seconds = min(moments) - _loop_time() if wanted is not None else _POLL_SECONDS
+            pause_seconds = min(next_check, record.next_due()) - _loop_time()
             await wait_for_event(channel.changed, max(_BATCH_WINDOW_SECONDS, pause_seconds))
 
     async def _send(
         self, channel: _Channel, due: Sequence[Notification], ended: Sequence[Notification]
     ) -> bool:
-        """Send alerts, and the end of others; return whether this failed."""
+        """Send alerts, and the end of others; return whether they were accepted."""
         now = self._now()
         alerts = [alert_body(alert, now + alert.kind.lifetime) for alert in due]
         alerts += [alert_body(alert, now) for alert in ended]
@@ -233,12 +265,16 @@ class Notifier:
         except AlertmanagerError as error:
             channel.error.set(f"cannot send alerts to {url}: {error}")
             self._counts.notified(url, "failed")
-            return True
+            return False
         if channel.error.text:
             channel.error.clear()
             _log.info("Alertmanager accepts alerts again", url=url)
         self._counts.notified(url, "sent")
-        return False
+        return True
+
+
+def _identity(notification: Notification) -> Identity:
+    return tuple(sorted(notification.labels.items()))
 
 
 def alert_body(notification: Notification, ends_at: datetime) -> dict[str, Any]:
