@@ -215,7 +215,7 @@ def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
     ended_at = _ended_at(remediation)
     deadline = ended_at + remediation.options.heals_within
     pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), deadline)
-    if len(incident) == 1 and facts.now < deadline:
+    if len(incident) == 1 and remediation.effect is None and facts.now < deadline:
         return pending  # as below, but most remediations are like this
     assessment = assess(remediation, incident, facts.now)
     if assessment is None or not _still_fires(remediation, incident):

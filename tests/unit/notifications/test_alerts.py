@@ -154,6 +154,8 @@ def test_a_remediation_that_did_not_help_is_reported() -> None:
     assert alert.annotations["command"] == "openfero-gitops trace jobs/job-1"
     assert alert.starts_at == END + minutes(16)
     assert kinds(unhealed(resolved_at=END + minutes(40)), at=END + minutes(41)) == []
+    # The Job that showed it may have been deleted since.
+    assert kinds(unhealed(), at=END + minutes(1)) == ["OpenFeroNotHealed"]
     assert kinds(unhealed(), at=END + REMEMBER) == []
 
 
