@@ -260,7 +260,8 @@ def _actions_of_jobs(
         elif remediation.phase is Phase.HELD:
             yield Action(
                 Topic.HELD,
-                f"{about}: somebody suspended the Job after it started; resume or cancel it",
+                f"{about}: somebody suspended the Job after it started; cancel it, or delete it so "
+                "that the next delivery of its alert creates a new one",
                 remediation.suspended_at or remediation.started_at,
                 f"openfero-gitops cancel {job}",
                 remediation,
