@@ -24,6 +24,13 @@ PATIENCE = 300.0
 ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
 
 
+COUNTED = (
+    'openfero_gitops_effects_total{effect="healed",operario="openfero-quick-firing"} 1.0',
+    'openfero_gitops_effects_total{effect="not-healed",operario="openfero-quick-firing"} 1.0',
+    'openfero_gitops_time_to_heal_seconds_count{operario="openfero-quick-firing"} 1.0',
+)
+
+
 def eventually(probe: Callable[[], Any]) -> Any:
     """Wait for a true value of a probe and return it; fail with the last value."""
     deadline = time.monotonic() + PATIENCE
@@ -31,6 +38,17 @@ def eventually(probe: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, f"still {result!r} after {PATIENCE} s"
         time.sleep(0.5)
     return result
+
+
+def helps_and_does_not(replica: Replica) -> tuple[str, str]:
+    """Remediate an alert that is resolved then, and one that goes on; return the Jobs."""
+    good = replica.remediate("Quick", "good", "Succeeded")
+    ended = replica.remediation(good)["finishedAt"]
+    replica.deliver(alert("Quick", "resolved", host="good") | {"endsAt": ended})
+    bad = replica.remediate("Quick", "bad", "Succeeded")
+    time.sleep(2)
+    replica.deliver(alert("Quick", host="bad"))
+    return good, bad
 
 
 def test_kubectl_shows_decisions_and_reasons(
@@ -41,6 +59,8 @@ def test_kubectl_shows_decisions_and_reasons(
     repository = Repository(tmp_path / "operarios")
     repository.write("slow.json", operario("Slow", run_for="forever"))
     repository.write("second.json", operario("Second"))
+    quick = operario("Quick", annotations={"openfero.io/heals-within": "1s"})
+    repository.write("quick.json", quick)
     repository.commit("Operarios")
     start = {
         "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path),
@@ -74,6 +94,14 @@ def test_kubectl_shows_decisions_and_reasons(
         eventually(lambda: events(jobs_namespace, second, "Refused"))
         listed = kubectl("events", "--for", f"job/{second}", "-n", jobs_namespace)
         assert "resolved: the alert was resolved before the Job started" in listed
+        good, bad = helps_and_does_not(replica)
+        (healed,) = eventually(lambda: events(jobs_namespace, good, "Healed"))
+        (not_healed,) = eventually(lambda: events(jobs_namespace, bad, "NotHealed"))
+        assert (healed["type"], not_healed["type"]) == ("Normal", "Warning")
+        assert replica.remediation(bad)["effectMessage"] == not_healed["note"]
+        assert not_healed["note"].startswith("still firing ")
+        for sample in COUNTED:
+            replica.wait_for(lambda sample=sample: sample in replica.read("/metrics"), PATIENCE)
         repository.write("second.json", "{")
         repository.commit("Broken")
         (broken,) = eventually(lambda: events(shared_namespace, HEAD, "Quarantined"))
