@@ -306,8 +306,14 @@ class Story:
                     continue
                 for remediation, decision in replica.admitter.decisions:
                     if decision.reason is Reason.NOT_HELPING and remediation.waiting:
+                        if remediation.uid not in self._held and self._effects.random() < 0.5:
+                            self._begin(self._approve_held(remediation.uid))
                         self._held[remediation.uid] = None
                         self._judge_held(replica, remediation.uid)
+
+    async def _approve_held(self, uid: str) -> None:
+        await asyncio.sleep(self._effects.uniform(1, 20))
+        await self.people.approve(uid)
 
     def _judge_held(self, replica: Replica, uid: str) -> None:
         at = self.loop.time() - _DECIDES_AGAIN[self._calm]
