@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope, Limits
-from tests.support.verdict import Answered, Change, Judge, Violation
+from tests.support.history import Answered, Change, Violation
+from tests.support.verdict import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

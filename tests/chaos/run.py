@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.chaos.recorder import Seen
     from tests.chaos.stage import Felled
     from tests.chaos.stories import Story
-    from tests.support.verdict import Violation
+    from tests.support.history import Violation
 
 # Seconds.
 LONGEST_TO_DELIVER: Final = 1800.0

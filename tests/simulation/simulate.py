@@ -43,7 +43,8 @@ from tests.simulation.operarios import (
 from tests.simulation.people import Kueue, People, pause_as_written
 from tests.simulation.replica import Replica
 from tests.support import build
-from tests.support.verdict import Answered, Change, Judge
+from tests.support.history import Answered, Change
+from tests.support.verdict import Judge
 from tests.support.workers import Commits
 
 if TYPE_CHECKING:

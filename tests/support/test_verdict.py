@@ -14,12 +14,13 @@ from openfero_gitops.domain.operario import Mode, Options
 from openfero_gitops.domain.timestamp import format_time
 from tests.support import build
 from tests.support.build import NOW, STARTS_AT, minutes, seconds
-from tests.support.verdict import Answered, Change, Pause, verdict
+from tests.support.history import Answered, Change, Pause
+from tests.support.verdict import verdict
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tests.support.verdict import Violation
+    from tests.support.history import Violation
 
 
 class Story:

@@ -1,8 +1,7 @@
 """Checks the controller's guarantees in the history of the cluster's Jobs, with pure functions.
 
-It reads what was written, as a watch tells it, and trusts no replica's opinion; from the
-controller it takes nothing but the names of labels and annotations. The simulation and the
-tests with real processes share it.
+It reads what was written, as a watch tells it, and trusts no replica's opinion. The simulation
+and the tests with real processes share it.
 
 A promise is judged at each admission: nothing else that the controller does makes a Job start, so
 that a limit which holds at each of them holds at every instant. What people do meanwhile (start a
@@ -17,17 +16,24 @@ writer must have known: what it was sent, where the history says that, else what
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
-from openfero_gitops.domain.duration import parse_duration
-from tests.support.effects import FINAL, HEALED, NOT_HEALED, PENDING, UNKNOWN, Run, possible_effects
+from tests.support.effects import FINAL, HEALED, NOT_HEALED, PENDING, UNKNOWN, possible_effects
+from tests.support.history import (
+    Answered,
+    Change,
+    JobState,
+    Pause,
+    Violation,
+    has_effect,
+    parse_moment,
+    read_state,
+    starts_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +43,6 @@ _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
 _NONE: Final = timedelta(0)
 _FINAL: Final = frozenset({"Cancelled", "Refused", "Succeeded", "Failed"})
-_COUNTED: Final = ("startTime", "active", "terminating", "succeeded", "failed")
 _WRITTEN_ONCE: Final = (
     "occurrence",
     "incident",
@@ -47,59 +52,6 @@ _WRITTEN_ONCE: Final = (
     "received_at",
     "options",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a watch reported: `kind` is ADDED, MODIFIED or DELETED, `moment` when it happened.
-
-    `job` is the whole object in the API's own shape. `known` returns the resourceVersion of the Job
-    with a uid that its writer must have known when it decided on the change (0: no version of it);
-    None if nobody recorded what the writer was sent.
-    """
-
-    moment: datetime
-    kind: str
-    job: Mapping[str, Any]
-    known: Callable[[str], int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One alert of a delivery that was answered with 200.
-
-    `sent` and `answered` are when the delivery was sent, and its answer read; `job` is the Job
-    (namespace, name) that the answer names, None where no operario matched.
-    """
-
-    sent: datetime
-    answered: datetime
-    labels: Mapping[str, str]
-    status: str
-    starts_at: datetime | None
-    ends_at: datetime | None = None
-    job: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Admission was paused: from when that was acknowledged, until a request to resume."""
-
-    acknowledged: datetime
-    resumed: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A promise that was broken: `rule` names it, `words` tell how."""
-
-    moment: datetime
-    rule: str
-    words: str
-
-    def __str__(self) -> str:
-        """Give one line."""
-        return f"{self.moment:%H:%M:%S.%f} {self.rule}: {self.words}"
 
 
 def verdict(
@@ -134,129 +86,6 @@ def verdict(
     return judge.violations
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    approval: bool
-    dry_run: bool
-    keeps: bool
-    cooldown: timedelta
-    max_concurrent: int
-    max_per_hour: int
-    resolve_delay: timedelta
-    priority: int
-    heals_within: timedelta
-    stop_after_not_healed: int | None
-
-
-@dataclass(slots=True)
-class _Job:
-    """The current state of a Job, and facts from its history."""
-
-    uid: str
-    key: tuple[str, str]
-    occurrence: str
-    incident: str
-    operario: str
-    target: str
-    status: str
-    labels: tuple[tuple[str, str], ...]
-    attempt: str
-    starts_at: datetime | None
-    received_at: datetime
-    delivered_at: datetime
-    options: _Options
-    resolved_at: datetime | None
-    admitted_at: str | None
-    term: str | None
-    decision: str | None
-    reason: str | None
-    approved: bool
-    suspended: bool
-    queued: bool
-    active: int
-    ran: bool
-    finished_at: datetime | None
-    succeeded: bool
-    ttl: int | None
-    leaving: bool
-    digest: str
-    started_at: datetime | None
-    still_firing_at: datetime | None
-    effect: str | None
-    effect_at: datetime | None
-    effect_message: str | None
-    version: int
-    created: datetime
-    seen: datetime  # when this state was written
-    admitted: datetime | None = None  # when the admission was written
-    by_hand: datetime | None = None  # when a person started it, or started it again
-    touched: bool = False  # a person ever did
-    gone: datetime | None = None
-    starts: tuple[datetime, ...] = ()  # every moment that can count as its start
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.key)
-
-    @property
-    def started(self) -> bool:
-        return self.admitted is not None or self.by_hand is not None
-
-    @property
-    def occupying(self) -> bool:
-        if self.finished_at is not None or self.gone is not None:
-            return False
-        queued = self.queued and self.decision is None and self.admitted_at is not None
-        return not self.suspended or self.active > 0 or queued
-
-    @property
-    def waiting(self) -> bool:
-        return (
-            self.suspended
-            and not self.ran
-            and self.admitted_at is None
-            and self.decision is None
-            and self.finished_at is None
-            and self.gone is None
-        )
-
-    @property
-    def dry_run(self) -> bool:
-        return self.decision == "refused" and self.reason == "dry-run" and not self.starts
-
-    @property
-    def run(self) -> Run:
-        """Return what decides about its effect."""
-        received, starts = self.received_at, self.starts
-        return Run(
-            starts_at=self.starts_at,
-            received_at=received,
-            delivered_at=self.delivered_at,
-            first_start=received if self.dry_run else min(starts, default=None),
-            last_start=received if self.dry_run else max(starts, default=None),
-            end=received if self.dry_run else self.finished_at,
-            heals_within=self.options.heals_within,
-            resolved_at=self.resolved_at,
-            still_firing=self.still_firing_at is not None,
-            settled=self.effect,
-            dry_run=self.dry_run,
-        )
-
-    @property
-    def phase(self) -> str:
-        states = (
-            (self.decision == "cancelled", "Cancelled"),
-            (self.decision is not None, "Refused"),
-            (self.succeeded, "Succeeded"),
-            (self.finished_at is not None, "Failed"),
-            (self.suspended and self.admitted_at is not None and self.queued, "Queued"),
-            (self.suspended and (self.ran or self.admitted_at is not None), "Held"),
-            (not self.suspended, "Running"),
-            (self.options.approval and not self.approved, "AwaitingApproval"),
-        )
-        return next((phase for holds, phase in states if holds), "Waiting")
-
-
 @dataclass(slots=True)
 class Judge:
     """Judges a history event by event, and adds to `violations`.
@@ -271,17 +100,21 @@ class Judge:
     violations: list[Violation] = field(default_factory=list)
     #: Uids of the Jobs that people deleted, which are added before the deletion is read.
     forgotten: set[str] = field(default_factory=set)
-    _jobs: dict[str, _Job] = field(default_factory=dict)  # by uid, those that are there
-    _gone: dict[tuple[str, str], _Job] = field(default_factory=dict)  # the last one of a name
-    _incidents: defaultdict[str, dict[str, _Job]] = field(default_factory=lambda: defaultdict(dict))
-    _targets: defaultdict[str, dict[str, _Job]] = field(default_factory=lambda: defaultdict(dict))
-    _by_key: dict[tuple[str, str], _Job] = field(default_factory=dict)
-    _occupying: dict[str, _Job] = field(default_factory=dict)
-    _starts: list[_Job] = field(default_factory=list)  # of the last hour
+    _jobs: dict[str, JobState] = field(default_factory=dict)  # by uid, those that are there
+    _gone: dict[tuple[str, str], JobState] = field(default_factory=dict)  # the last one of a name
+    _incidents: defaultdict[str, dict[str, JobState]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    _targets: defaultdict[str, dict[str, JobState]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    _by_key: dict[tuple[str, str], JobState] = field(default_factory=dict)
+    _occupying: dict[str, JobState] = field(default_factory=dict)
+    _starts: list[JobState] = field(default_factory=list)  # of the last hour
     _paused: datetime | None = None
     #: By uid, the states of each Job that ever was; and those lists again by incident and target.
-    _states: dict[str, list[_Job]] = field(default_factory=dict)
-    _related: defaultdict[tuple[str, str], list[list[_Job]]] = field(
+    _states: dict[str, list[JobState]] = field(default_factory=dict)
+    _related: defaultdict[tuple[str, str], list[list[JobState]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     _fired: defaultdict[tuple[tuple[str, str], ...], list[datetime]] = field(
@@ -306,7 +139,7 @@ class Judge:
         if change.kind == "DELETED":
             self._delete(moment, previous)
             return
-        now = _read(job, previous)
+        now = read_state(job, previous)
         now.seen = moment
         if previous is None:
             now.created = moment
@@ -319,7 +152,7 @@ class Judge:
         self._file(now)
         if previous is not None:
             self._note_start(change, previous, now)
-        now.starts = _starts(previous, now)
+        now.starts = starts_of(previous, now)
         if now.occupying:
             self._occupying[uid] = now
         else:
@@ -332,7 +165,7 @@ class Judge:
             self._states[uid].append(now)
         self._judge_effect(change, previous, now)
 
-    def _note_start(self, change: Change, previous: _Job, now: _Job) -> None:
+    def _note_start(self, change: Change, previous: JobState, now: JobState) -> None:
         """A Job may have been started, or stopped, and a start may have been noted on it."""
         moment = change.moment
         marked = previous.admitted_at is None and now.admitted_at is not None
@@ -403,7 +236,7 @@ class Judge:
         """Effects that can be nothing else at one of these moments, and are not settled so."""
         lines = []
         for job in self._jobs.values():
-            if not _has_effect(job) or job.effect in FINAL:
+            if not has_effect(job) or job.effect in FINAL:
                 continue
             others = [state.run for state in self._latest_of_incident(job)]
             for now in moments:
@@ -448,7 +281,7 @@ class Judge:
     def _report(self, moment: datetime, rule: str, words: str) -> None:
         self.violations.append(Violation(moment, rule, words))
 
-    def _delete(self, moment: datetime, previous: _Job | None) -> None:
+    def _delete(self, moment: datetime, previous: JobState | None) -> None:
         if previous is None:
             return
         gone = replace(previous, gone=moment, seen=moment)
@@ -472,7 +305,7 @@ class Judge:
             moment, "lost", f"{previous.name} ({previous.phase}) was deleted by nobody who may"
         )
 
-    def _compare(self, moment: datetime, previous: _Job, now: _Job) -> None:
+    def _compare(self, moment: datetime, previous: JobState, now: JobState) -> None:
         """Hold a Job's new state against the one before."""
         was, becomes = (previous.decision, previous.reason), (now.decision, now.reason)
         decided, admitted = previous.decision is not None, previous.admitted_at is not None
@@ -493,7 +326,7 @@ class Judge:
             if holds:
                 self._report(moment, rule, f"{now.name} {words}")
 
-    def _judge_admission(self, moment: datetime, previous: _Job, now: _Job) -> None:
+    def _judge_admission(self, moment: datetime, previous: JobState, now: JobState) -> None:
         name = now.name
         if self._paused is not None and moment > self._paused + self.slack:
             words = f"{name} was admitted, the pause acknowledged at {self._paused:%H:%M:%S.%f}"
@@ -517,13 +350,13 @@ class Judge:
         if now.status == "resolved":
             self._judge_undoing(moment, now)
 
-    def _news(self, earlier: _Job, moment: datetime) -> bool:
+    def _news(self, earlier: JobState, moment: datetime) -> bool:
         """Whether a leader must know that a Job was started."""
         if earlier.admitted is not None and earlier.by_hand is None:
             return True
         return earlier.by_hand is not None and earlier.by_hand + self.hearsay <= moment
 
-    def _judge_doubles(self, moment: datetime, now: _Job) -> None:
+    def _judge_doubles(self, moment: datetime, now: JobState) -> None:
         for earlier in self._incidents[now.incident].values():
             if earlier.uid == now.uid or not (
                 earlier.admitted is not None or (earlier.started and self._news(earlier, moment))
@@ -541,7 +374,7 @@ class Judge:
                 words = f"{now.name} started, and {earlier.name} healed this incident"
                 self._report(moment, "healed-twice", words)
 
-    def _judge_cooldown(self, moment: datetime, now: _Job) -> None:
+    def _judge_cooldown(self, moment: datetime, now: JobState) -> None:
         for earlier in self._targets[now.target].values():
             if earlier.uid == now.uid or not earlier.started:
                 continue
@@ -560,7 +393,7 @@ class Judge:
                 )
                 self._report(moment, "healed-twice", words)
 
-    def _judge_limits(self, moment: datetime, now: _Job) -> None:
+    def _judge_limits(self, moment: datetime, now: JobState) -> None:
         running = [
             job for job in self._occupying.values() if job.uid == now.uid or self._news(job, moment)
         ]
@@ -581,11 +414,11 @@ class Judge:
         )
         self._limit(moment, now, "max-per-hour", hour, now.options.max_per_hour)
 
-    def _limit(self, moment: datetime, now: _Job, name: str, count: int, limit: int) -> None:
+    def _limit(self, moment: datetime, now: JobState, name: str, count: int, limit: int) -> None:
         if count > limit:
             self._report(moment, "limit", f"{now.name} is number {count}, and {name} is {limit}")
 
-    def _judge_breaker(self, change: Change, previous: _Job, now: _Job) -> None:
+    def _judge_breaker(self, change: Change, previous: JobState, now: JobState) -> None:
         """No further start after so many runs on a target that did not heal it."""
         limit = now.options.stop_after_not_healed
         if limit is None or now.status != "firing" or previous.approved:
@@ -612,7 +445,7 @@ class Judge:
                 self._report(change.moment, "not-helping", words)
                 return
 
-    def _judge_effect(self, change: Change, previous: _Job | None, now: _Job) -> None:
+    def _judge_effect(self, change: Change, previous: JobState | None, now: JobState) -> None:
         """A settled effect must be right, and stay."""
         moment = change.moment
         was = (previous.effect, previous.effect_at, previous.effect_message) if previous else None
@@ -627,14 +460,16 @@ class Judge:
             self._report(moment, "effect", f"{words}: {now.effect_message}")
             return
         possible = self._possible(now.uid, change, settling=True)
-        if not _has_effect(now) or now.effect not in possible or now.effect == PENDING:
+        if not has_effect(now) or now.effect not in possible or now.effect == PENDING:
             words = f"the effect of {now.name} is settled as {now.effect}, "
             words += f"and can be {sorted(possible)}: {now.effect_message}"
             self._report(moment, "effect", words)
         if now.effect_at is None or now.effect_at > moment + self.slack or not now.effect_message:
             self._report(moment, "effect", f"{now.name} is settled as of {now.effect_at}")
 
-    def _judge_still_firing_mark(self, moment: datetime, was: datetime | None, now: _Job) -> None:
+    def _judge_still_firing_mark(
+        self, moment: datetime, was: datetime | None, now: JobState
+    ) -> None:
         """That an alert still fires is recorded once, and only if it was delivered so late."""
         mark, deadline = now.still_firing_at, now.run.deadline
         if was is not None or mark is None:
@@ -655,7 +490,7 @@ class Judge:
         for job in self._jobs.values():
             deadline = job.run.deadline
             if (
-                _has_effect(job)
+                has_effect(job)
                 and job.labels == labels
                 and job.effect not in FINAL
                 and job.resolved_at is None
@@ -670,7 +505,7 @@ class Judge:
 
     # What a writer knew.
 
-    def _known_states(self, uid: str, change: Change) -> list[_Job]:
+    def _known_states(self, uid: str, change: Change) -> list[JobState]:
         """The states of a Job of which the writer may have known the last; at least one."""
         states = self._states[uid]
         known = 0
@@ -712,20 +547,20 @@ class Judge:
             )
         )
 
-    def _must_know(self, state: _Job, change: Change) -> bool:
+    def _must_know(self, state: JobState, change: Change) -> bool:
         """Whether the writer must have known that a Job exists."""
         if change.known is not None:
             return change.known(state.uid) >= state.version
         return state.created + self.hearsay <= change.moment
 
-    def _latest_of_incident(self, job: _Job, *, gone: bool = False) -> Iterator[_Job]:
+    def _latest_of_incident(self, job: JobState, *, gone: bool = False) -> Iterator[JobState]:
         """The other Jobs of the same labels, as they are, or were last."""
         for states in self._related["incident", job.incident]:
             last = states[-1]
             if last.uid != job.uid and last.status == "firing" and (gone or last.gone is None):
                 yield last
 
-    def _judge_undoing(self, moment: datetime, now: _Job) -> None:
+    def _judge_undoing(self, moment: datetime, now: JobState) -> None:
         if moment + self.slack < now.received_at + now.options.resolve_delay:
             self._report(moment, "undoing", f"{now.name} did not wait for its resolve-delay")
         fired = [
@@ -753,18 +588,18 @@ class Judge:
                     delivered.answered, "resolved", f"{job.name} was not told that it is over"
                 )
 
-    def _file(self, now: _Job) -> None:
+    def _file(self, now: JobState) -> None:
         self._jobs[now.uid] = self._by_key[now.key] = now
         self._incidents[now.incident][now.uid] = now
         self._targets[now.target][now.uid] = now
 
 
-def _started_by(previous: _Job, now: _Job) -> bool:
+def _started_by(previous: JobState, now: JobState) -> bool:
     """Whether one write started a Job, or handed it to Kueue."""
     return (previous.suspended and not now.suspended) or (now.queued and not previous.queued)
 
 
-def _rewritten(previous: _Job, now: _Job) -> bool:
+def _rewritten(previous: JobState, now: JobState) -> bool:
     """Whether what is written once has changed."""
     resolved = previous.resolved_at is not None and now.resolved_at != previous.resolved_at
     return resolved or any(
@@ -772,14 +607,14 @@ def _rewritten(previous: _Job, now: _Job) -> bool:
     )
 
 
-def _returned(previous: _Job, now: _Job) -> bool:
+def _returned(previous: JobState, now: JobState) -> bool:
     """Whether a Job left a phase that none leaves, or waits again after it was admitted."""
     if previous.phase in _FINAL:
         return now.phase != previous.phase
     return now.waiting and previous.admitted_at is not None
 
 
-def _is_news(previous: _Job, now: _Job) -> bool:
+def _is_news(previous: JobState, now: JobState) -> bool:
     """Whether a change of a Job can change an effect, or a start that depends on one."""
     return any(
         getattr(previous, field) != getattr(now, field)
@@ -795,125 +630,28 @@ def _is_news(previous: _Job, now: _Job) -> bool:
     )
 
 
-def _starts(previous: _Job | None, now: _Job) -> tuple[datetime, ...]:
-    """Every moment at which a Job can be said to have started, so far."""
-    moments = (_time(now.admitted_at), now.admitted, now.by_hand, now.started_at)
-    before = previous.starts if previous else ()
-    return tuple(sorted({*before, *(moment for moment in moments if moment is not None)}))
-
-
-def _has_effect(job: _Job) -> bool:
-    return job.status == "firing" and (job.dry_run or bool(job.starts))
-
-
-def _is_later_alert(delivered: Answered, job: _Job) -> bool:
+def _is_later_alert(delivered: Answered, job: JobState) -> bool:
     """Whether a delivery is of an alert that began later, and has a Job of its own."""
     if delivered.starts_at is None or job.starts_at is None:
         return False
     return delivered.starts_at > job.received_at + _WOBBLE
 
 
-def _overtaken(previous: _Job, now: _Job) -> bool:
+def _overtaken(previous: JobState, now: JobState) -> bool:
     """Whether the write of a leader counted after one of its successor."""
     if previous.term is None or previous.term == now.term:
         return False
     return now.term is None or _term_number(now.term) < _term_number(previous.term)
 
 
-def _since(job: _Job, moment: datetime) -> timedelta:
+def _since(job: JobState, moment: datetime) -> timedelta:
     """How long ago a Job was admitted.
 
     That is when it was written; but of one that Kueue starts nothing on it tells this, nor of one
     that was suspended again, so that the leaders after can only go by when it was sent.
     """
-    sent = _time(job.admitted_at) if job.queued or job.suspended else None
+    sent = parse_moment(job.admitted_at) if job.queued or job.suspended else None
     return moment - (sent or job.admitted or moment)
-
-
-def _read(job: Mapping[str, Any], previous: _Job | None) -> _Job:
-    metadata, spec, status = job["metadata"], job["spec"], job.get("status") or {}
-    annotations: Mapping[str, str] = metadata.get("annotations") or {}
-    labels: Mapping[str, str] = metadata.get("labels") or {}
-    conditions = {
-        condition["type"]: condition
-        for condition in status.get("conditions") or ()
-        if condition["status"] == "True"
-    }
-    end = conditions.get("Complete") or conditions.get("Failed")
-    received = _time(annotations.get(keys.RECEIVED_AT)) or datetime.min.replace(tzinfo=UTC)
-    return _Job(
-        uid=metadata["uid"],
-        key=(metadata["namespace"], metadata["name"]),
-        occurrence=labels.get(keys.OCCURRENCE, ""),
-        incident=labels.get(keys.INCIDENT, ""),
-        operario=annotations.get(keys.OPERARIUS) or labels.get(keys.OPERARIUS, ""),
-        target=annotations.get(keys.TARGET, ""),
-        status=labels.get(keys.STATUS, ""),
-        labels=_alert_labels(annotations.get(keys.ALERT, "{}")),
-        attempt=annotations.get(keys.ATTEMPT, "1"),
-        starts_at=_time(annotations.get(keys.STARTS_AT)),
-        received_at=received,
-        delivered_at=_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
-        options=_options(annotations.get(keys.OPTIONS, "{}")),
-        resolved_at=_time(annotations.get(keys.RESOLVED_AT)),
-        admitted_at=annotations.get(keys.ADMITTED_AT),
-        term=annotations.get(keys.TERM),
-        decision=annotations.get(keys.DECISION),
-        reason=annotations.get(keys.REASON),
-        approved=bool(annotations.get(keys.APPROVED_BY)),
-        suspended=spec.get("suspend") is True,
-        queued=keys.KUEUE_QUEUE in labels,
-        active=(status.get("active") or 0) + (status.get("terminating") or 0),
-        ran=any(status.get(kind) for kind in _COUNTED),
-        # (As it is shown: a busy Job controller writes the condition seconds after the end.)
-        finished_at=_time(status.get("completionTime") or end["lastTransitionTime"])
-        if end
-        else None,
-        succeeded="Complete" in conditions,
-        ttl=spec.get("ttlSecondsAfterFinished"),
-        leaving="deletionTimestamp" in metadata,
-        digest=annotations.get(keys.SPEC_DIGEST, ""),
-        started_at=_time(status.get("startTime")),
-        still_firing_at=_time(annotations.get(keys.STILL_FIRING_AT)),
-        effect=annotations.get(keys.EFFECT),
-        effect_at=_time(annotations.get(keys.EFFECT_AT)),
-        effect_message=annotations.get(keys.EFFECT_MESSAGE),
-        version=int(metadata.get("resourceVersion") or 0),
-        created=previous.created if previous else received,
-        seen=previous.seen if previous else received,
-        admitted=previous.admitted if previous else None,
-        by_hand=previous.by_hand if previous else None,
-        touched=previous is not None and previous.touched,
-        starts=previous.starts if previous else (),
-    )
-
-
-@lru_cache(maxsize=8192)
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
-
-
-@lru_cache(maxsize=8192)
-def _alert_labels(text: str) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(json.loads(text).get("labels", {}).items()))
-
-
-@lru_cache(maxsize=1024)
-def _options(text: str) -> _Options:
-    raw = json.loads(text)
-    stop_after = raw.get("stop-after-not-healed", 3)
-    return _Options(
-        approval=raw.get("approval") is True,
-        dry_run=raw.get("mode") == "dry-run",
-        keeps=raw.get("on-resolve") == "keep",
-        cooldown=parse_duration(raw.get("cooldown", "10m")),
-        max_concurrent=raw.get("max-concurrent", 5),
-        max_per_hour=raw.get("max-per-hour", 30),
-        resolve_delay=parse_duration(raw.get("resolve-delay", "1m")),
-        priority=raw.get("priority", 0),
-        heals_within=parse_duration(raw.get("heals-within", "15m")),
-        stop_after_not_healed=None if stop_after == "off" else stop_after,
-    )
 
 
 def _term_number(term: str) -> int:
