@@ -36,7 +36,7 @@ OPERARIOS: Final[dict[str, tuple[dict[str, str], dict[str, str]]]] = {
     "Undo": (_WIDE, {}),
     "Asks": ({**_WIDE, "approval": "required"}, {}),
     "Again": ({**_WIDE, "rerun-after": "1s", "max-runs": "2"}, {}),
-    "Heals": ({**_WIDE, "heals-within": "8s"}, {}),
+    "Heals": ({**_WIDE, "priority": "5", "heals-within": "8s"}, {}),
     "Stuck": (
         {
             **_WIDE,
@@ -45,6 +45,7 @@ OPERARIOS: Final[dict[str, tuple[dict[str, str], dict[str, str]]]] = {
             "rerun-after": "1s",
             "max-runs": "4",
             "max-wait": "10s",
+            "priority": "5",
         },
         {},
     ),
@@ -163,15 +164,16 @@ def _again(t: _Teller) -> Iterator[Story]:
 
 
 def _heals(t: _Teller) -> Iterator[Story]:
-    """It fires for a few rounds, and is over while its Job runs, or soon after."""
+    """It fires for many rounds, and is over while its Job runs, or soon after."""
     s = t.start()
-    yield Story(t.labels("Heals"), t.both(firing(s), firing(s), firing(s), resolved(s, NOW)))
+    rounds = t.chance.randint(6, 18)
+    yield Story(t.labels("Heals"), t.both(*[firing(s)] * rounds, resolved(s, NOW)))
 
 
 def _stuck(t: _Teller) -> Iterator[Story]:
     """It goes on firing, whatever its Jobs do."""
     approved = t.chance.random() < 0.5
-    yield Story(t.labels("Stuck"), t.both(*[firing(t.start())] * 10), approved=approved)
+    yield Story(t.labels("Stuck"), t.both(*[firing(t.start())] * 25), approved=approved)
 
 
 def _same_target(t: _Teller) -> Iterator[Story]:
@@ -195,8 +197,8 @@ _KINDS: Final[dict[Callable[[_Teller], Iterator[Story]], int]] = {
     _flicker: 10,
     _asks: 4,
     _again: 5,
-    _heals: 10,
-    _stuck: 5,
+    _heals: 14,
+    _stuck: 7,
     _same_target: 12,
     _hourly: 3,
 }

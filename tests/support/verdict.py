@@ -265,7 +265,7 @@ class Judge:
             states[-1].digest
             for states in self._related["target", job.target]
             if states[-1].operario == job.operario
-            and NOT_HEALED in self._possible(states[-1].uid, change, deliveries=True)
+            and NOT_HEALED in self._possible(states[-1].uid, change, waiting=job)
         )
         count = max(versions.values(), default=0)
         if limit is None or count < limit:
@@ -433,7 +433,7 @@ class Judge:
         ]
         names: list[str] = []
         for run in sorted(runs, key=lambda run: max(run.starts), reverse=True):
-            possible = self._possible(run.uid, change, deliveries=True)
+            possible = self._possible(run.uid, change, waiting=now)
             if possible <= {PENDING, UNKNOWN}:
                 continue
             if HEALED in possible or run.digest != now.digest or run.gone is not None:
@@ -519,12 +519,18 @@ class Judge:
         return states[known:]
 
     def _possible(
-        self, uid: str, change: Change, *, settling: bool = False, deliveries: bool = False
+        self,
+        uid: str,
+        change: Change,
+        *,
+        settling: bool = False,
+        waiting: JobState | None = None,
     ) -> frozenset[str]:
         """Every effect that a Job can have, for the writer of a change.
 
         With `settling` the last state is what the change made of it, which does not count. With
-        `deliveries` the other Jobs of the incident show that its alert still fired.
+        `waiting`, the Job about whose start it is, the other Jobs of the incident show that the
+        alert still fired when they were delivered.
         """
         states = self._known_states(uid, change)
         if settling:
@@ -536,12 +542,15 @@ class Judge:
         oldest = [
             known[0].run
             for known in others
-            if self._must_know(known[0], change) and known[0].gone is None
+            if (waiting is not None and known[0].uid == waiting.uid)
+            or (self._must_know(known[0], change) and known[0].gone is None)
         ]
         newest = [known[-1].run for known in others]
         return frozenset().union(
             *(
-                possible_effects(state.run, known, change.moment, self.slack, deliveries=deliveries)
+                possible_effects(
+                    state.run, known, change.moment, self.slack, deliveries=waiting is not None
+                )
                 for state in states
                 for known in (oldest, newest)
             )
