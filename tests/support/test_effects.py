@@ -268,6 +268,15 @@ def test_a_leader_may_not_know_yet_that_a_run_did_not_help() -> None:
     assert story.rules(hearsay=seconds(0.5)) == ["not-helping"]
 
 
+def test_the_delivery_of_the_next_job_shows_that_the_last_one_did_not_help() -> None:
+    """The Job that is admitted is known to whoever admits it, however new it is."""
+    for created, rules in ((300, ["healed-twice", "not-helping"]), (65, ["healed-twice"])):
+        story = effects(stop_after_not_healed=1)
+        story.run("a", 0)
+        story.run("again", created, starts=20)
+        assert story.rules() == rules
+
+
 def test_nothing_is_held_without_a_reason() -> None:
     """A Job that a person approved, or whose target was not tried often enough, is not held."""
     for count, approved, rules in (
