@@ -273,13 +273,11 @@ SABOTAGES: Final = (
         "no circuit breaker",
         frozenset({"not-helping"}),
         (_replace(Breakers, "check", _nothing),),
-        known_seeds=(3,),
     ),
     Sabotage(
         "a circuit breaker that no approval closes",
         frozenset({"not-helping"}),
         (_replace(Breakers, "check", _check_without_approval),),
-        known_seeds=(3,),
     ),
     Sabotage(
         "a circuit breaker that waits for effects to be settled",

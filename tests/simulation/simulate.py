@@ -78,8 +78,9 @@ _DECIDES_AGAIN: Final = (60.0, 15.0)
 _LOOKS: Final = 2.0
 #: Somebody forges Jobs in one seed of so many.
 _FORGERS: Final = 6
-#: Alerts go on after the faults in one seed of so many, until that second.
-_PERSISTENT: Final = 3
+#: In these seeds of each eight, alerts go on after the faults, until that second, and faults are
+#: about effects, too.
+_PERSISTENT: Final = (4, 6)
 _PERSISTS_UNTIL: Final = 420.0
 
 
@@ -155,6 +156,7 @@ class Story:
         self._effects = Random(f"effects {seed}")  # noqa: S311
         self._operarios = with_effects(draw_operarios(rng), self._effects)
         self.commits.commit(self._operarios | {"openfero.yaml": envelope_file(self.envelope)})
+        self._persistent = seed % 8 in _PERSISTENT
         self._calm = False  # the faults are over for long
         self._last_end = 0.0  # of the alerts that go on after the faults
         self._held: dict[str, None] = {}  # uids of Jobs that waited as not helping
@@ -445,7 +447,7 @@ class Story:
     def _plan_persistent_alerts(self, fires: Sequence[list[Fire]]) -> None:
         """Alerts of a few targets that no Job heals: they go on, or come back again and again."""
         rng = self._effects
-        if self.seed % _PERSISTENT:
+        if not self._persistent:
             return
         for name in ("Crash", "Node", "Load", "Dry"):
             if rng.random() < 0.5:
@@ -494,13 +496,17 @@ class Story:
             self._commit,
             self._clock_jumps,
             self._clock_jumps,
-            self._change_operario,
-            self._change_operario,
-            *[self._catch_effect] * 3,
             *[self._catch_admission] * 6,
             *[self._stop_over_admission] * 4,
         ]
         for _ in range(rng.randint(3, 14)):
+            self._begin(self._at(rng.uniform(5, _TROUBLE - 10), rng.choice(kinds)))
+        if self._persistent:
+            self._plan_faults_of_effects(self._effects)
+
+    def _plan_faults_of_effects(self, rng: Random) -> None:
+        kinds = [self._change_operario, self._catch_effect, self._catch_effect]
+        for _ in range(rng.randint(1, 4)):
             self._begin(self._at(rng.uniform(5, _TROUBLE - 10), rng.choice(kinds)))
 
     async def _at(self, moment: float, fault: Callable[[], Coroutine[Any, Any, None]]) -> None:
