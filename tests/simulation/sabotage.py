@@ -207,7 +207,7 @@ SABOTAGES: Final = (
             _replace(Control, "_read", _read_and_acknowledge),
             _replace(control, "_MAX_AGE_SECONDS", 10.0),
         ),
-        known_seeds=(12, 16),
+        known_seeds=(16,),
     ),
     Sabotage(
         "no look at the incident",
@@ -273,6 +273,7 @@ SABOTAGES: Final = (
         "no circuit breaker",
         frozenset({"not-helping"}),
         (_replace(Breakers, "check", _nothing),),
+        known_seeds=(12,),
     ),
     Sabotage(
         "a circuit breaker that no approval closes",
