@@ -132,10 +132,13 @@ class IncidentRecorder:
                 ):
                     kept[job.key] = job
             if alert.status is Status.FIRING:
+                # The Job of a pair may have the start of its other member.
+                starts_at = next(
+                    (job.starts_at for job in jobs if job.key == own.get(identity)),
+                    alert.starts_at,
+                )
                 still_firing.update(
-                    (job.key, job)
-                    for job in jobs
-                    if is_still_firing(job, alert.starts_at, received_at)
+                    (job.key, job) for job in jobs if is_still_firing(job, starts_at, received_at)
                 )
         async with asyncio.TaskGroup() as tasks:
             for job in {**kept, **still_firing}.values():

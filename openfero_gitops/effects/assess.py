@@ -89,7 +89,14 @@ def is_dry_run(remediation: Remediation) -> bool:
 
 def has_effect(remediation: Remediation) -> bool:
     """Whether a Job has an effect: one of a firing alert that started, or is a dry run."""
-    return remediation.status is Status.FIRING and (remediation.started or is_dry_run(remediation))
+    return remediation.status is Status.FIRING and (
+        _has_run(remediation) or is_dry_run(remediation)
+    )
+
+
+def _has_run(remediation: Remediation) -> bool:
+    """Whether a Job started: one that Kueue has never started only waits."""
+    return remediation.started and (remediation.queue is None or remediation.starts > 0)
 
 
 def assess(
@@ -265,7 +272,7 @@ def _next_run(run: _Run, others: Iterable[Remediation]) -> _NextRun | None:
     starts = [
         _NextRun(job.started_at, job)
         for job in others
-        if job.started
+        if _has_run(job)
         and job.started_at is not None
         and job.started_at > run.end
         and (job.starts_at == run.remediation.starts_at or same_incident(job, run.remediation))

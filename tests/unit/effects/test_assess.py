@@ -9,6 +9,7 @@ import pytest
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.effects.assess import Assessment, assess, is_still_firing
 from tests.support.build import NOW, STARTS_AT, finished, minutes, refused, remediation, running
 
@@ -156,6 +157,25 @@ def test_only_the_last_run_before_the_resolution_healed() -> None:
         "still firing 5m after the Job ended, when Job jobs/job-2 started",
     )
     assert effect_of(second, first)[0] is Effect.HEALED
+
+
+def test_a_job_in_a_kueue_queue_has_not_started() -> None:
+    """Until Kueue starts it, it has no effect, and says nothing about the run before."""
+    queued = running(
+        "job-2",
+        since=NOW + minutes(7),
+        phase=Phase.QUEUED,
+        suspended=True,
+        queue="healing",
+        attempt=2,
+        incident=run().incident,
+    )
+    resolved = NOW + minutes(9)
+
+    assert assess(queued, [queued], MUCH_LATER) is None
+    assert effect_of(run(resolved_at=resolved), queued)[0] is Effect.HEALED
+    second = dataclasses.replace(queued, starts=1)
+    assert effect_of(run(resolved_at=resolved), second)[0] is Effect.NOT_HEALED
 
 
 def test_without_news_the_effect_is_pending_and_then_unknown() -> None:

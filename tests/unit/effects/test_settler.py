@@ -141,6 +141,30 @@ class TestEffects:
         assert sum(request.sets(keys.EFFECT) for request in writes) == 1
 
     @in_virtual_time
+    async def test_the_other_member_of_a_pair_shows_that_the_alert_still_fires(self) -> None:
+        """It began long after the delivery that made the Job, but has no other Job."""
+        world = World()
+        replica = world.replica()
+        first, second = (
+            replace(pods_of("web-1"), labels=pods_of("web-1").labels | {"prometheus_replica": name})
+            for name in "ab"
+        )
+        async with leading(replica):
+            async with world.playing(), replica.leading():
+                answer = await replica.deliver(first)
+                key = answer.items[0].job
+                assert key is not None
+                await until(lambda: _is_finished(replica, key), within=600)
+            await asyncio.sleep(300)
+            second = replace(second, starts_at=world.now())
+            await replica.deliver(first, second)
+            await asyncio.sleep(WITHIN)
+            answer = await replica.deliver(second)
+            job = await world.job(key)
+        assert answer.items[0].job == key
+        assert job.still_firing_at == world.now()
+
+    @in_virtual_time
     async def test_an_alert_that_fires_again_is_not_healed(self) -> None:
         """A new start within heals-within after the end is the first Job's failure."""
         world = World()
