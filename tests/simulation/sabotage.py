@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from openfero_gitops.admission import decide
+from openfero_gitops.admission import breaker, decide
 from openfero_gitops.admission import pause as control
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.breaker import Breakers
@@ -112,6 +112,7 @@ _read = Control._read
 _carry_out = Admitter._carry_out
 _assumed = Admitter._assumed
 _check = Breakers.check
+_assess = breaker.assess
 
 
 async def _read_and_acknowledge(self: Control) -> None:
@@ -137,6 +138,10 @@ def _check_without_approval(self: Breakers, remediation: Remediation) -> Any:
     return _check(self, dataclasses.replace(remediation, approved_by=None))
 
 
+def _assess_what_is_settled(remediation: Remediation, *arguments: Any) -> Any:
+    return _assess(remediation, *arguments) if remediation.effect is not None else None
+
+
 async def _create_and_hope(self: Submitter, rendered: Any) -> None:
     """Whatever the API server said to it, it was created."""
     try:
@@ -156,7 +161,7 @@ SABOTAGES: Final = (
         "an admission without an answer did not happen",
         frozenset({"limit", "target", "healed-twice", "paused"}),
         (_replace(Admitter, "_carry_out", _carry_out_and_forget),),
-        known_seeds=(34,),
+        known_seeds=(23,),
     ),
     Sabotage(
         "a leader that leaves while an admission is under way",
@@ -270,6 +275,12 @@ SABOTAGES: Final = (
         frozenset({"not-helping"}),
         (_replace(Breakers, "check", _check_without_approval),),
         known_seeds=(12,),
+    ),
+    Sabotage(
+        "a circuit breaker that waits for effects to be settled",
+        frozenset({"not-helping"}),
+        (_replace(breaker, "assess", _assess_what_is_settled),),
+        known_seeds=(22,),
     ),
     Sabotage(
         "an alert that still fires, which nobody writes down",
