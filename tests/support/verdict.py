@@ -475,7 +475,8 @@ class Judge:
         if was is not None or mark is None:
             words = f"{now.name} was still firing at {was}, now at {mark}"
             self._report(moment, "effect", words)
-        elif deadline is None or mark < deadline - self.slack:
+        elif now.reason != "dry-run" and (deadline is None or mark < deadline - self.slack):
+            # (Nothing shows that a person started a refused Job, once it is suspended again.)
             words = f"{now.name} is marked as still firing at {mark}, too soon ({deadline})"
             self._report(moment, "effect", words)
         elif self._fired and not any(
@@ -543,7 +544,7 @@ class Judge:
             known[0].run
             for known in others
             if (waiting is not None and known[0].uid == waiting.uid)
-            or (self._must_know(known[0], change) and known[0].gone is None)
+            or (self._must_know(known[0], change) and known[-1].gone is None)
         ]
         newest = [known[-1].run for known in others]
         return frozenset().union(
