@@ -236,7 +236,7 @@ class Judge:
         """Effects that can be nothing else at one of these moments, and are not settled so."""
         lines = []
         for job in self._jobs.values():
-            if not has_effect(job) or job.effect in FINAL:
+            if not has_effect(job) or job.effect in FINAL or job.reason == "dry-run":
                 continue
             others = [state.run for state in self._latest_of_incident(job)]
             for now in moments:
@@ -459,6 +459,8 @@ class Judge:
             words = f"the effect of {now.name} was {was and was[0]} and is {now.effect}"
             self._report(moment, "effect", f"{words}: {now.effect_message}")
             return
+        if now.reason == "dry-run" and now.starts:
+            return  # nothing may show any more that a person started it
         possible = self._possible(now.uid, change, settling=True)
         if not has_effect(now) or now.effect not in possible or now.effect == PENDING:
             words = f"the effect of {now.name} is settled as {now.effect}, "
