@@ -15,6 +15,7 @@ from openfero_gitops import __version__
 from openfero_gitops.cli import author, control, inspect, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
+from openfero_gitops.domain.text import printable_lines
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
     except OpenFeroError as error:
-        click.echo(f"openfero-gitops: {error}", err=True)
+        # The text may quote what anybody wrote on a Job, or in an alert.
+        click.echo(f"openfero-gitops: {printable_lines(str(error))}", err=True)
         if isinstance(error, CatalogRefusal):
             return FINDINGS
     except SystemExit as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -108,8 +109,10 @@ def logs(
     With --follow, a Job that has not started is waited for.
     """
     from openfero_gitops.commands.logs import print_logs  # noqa: PLC0415
+    from openfero_gitops.domain.text import printable_lines  # noqa: PLC0415
 
-    asyncio.run(
-        print_logs(job, kubeconfig, namespace, click.echo, container=container, follow=follow)
-    )
+    def say(line: str) -> None:
+        click.echo(printable_lines(line) if sys.stdout.isatty() else line)
+
+    asyncio.run(print_logs(job, kubeconfig, namespace, say, container=container, follow=follow))
     return DONE

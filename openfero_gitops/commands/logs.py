@@ -17,7 +17,7 @@ from openfero_gitops.commands.jobs import job_key, read_job
 from openfero_gitops.commands.trace import newest
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
 from openfero_gitops.domain.remediation import FINAL, Phase
-from openfero_gitops.domain.text import listed
+from openfero_gitops.domain.text import listed, printable
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ async def _print_all(
     async def copy(name: str) -> None:
         prefix = f"[{name}] " if len(names) > 1 else ""
         async for line in _lines(api, pod, name, follow=follow):
-            say(prefix + line)
+            # A carriage return would let the container write over its name.
+            say(prefix + line.replace("\r", "\\r") if prefix else line)
 
     if not follow:
         for name in names:
@@ -139,7 +140,7 @@ async def _find_pod(api: KubernetesApi, key: JobKey, *, wait: bool) -> Object:
 
 def _why_no_pod(remediation: Remediation) -> str:
     key = remediation.key
-    reason = f" ({remediation.reason})" if remediation.reason else ""
+    reason = f" ({printable(remediation.reason)})" if remediation.reason else ""
     if not remediation.started:
         text = f"Job {key} has no logs: it has not started, its phase is {remediation.phase}"
         hint = "" if remediation.phase in FINAL else "; --follow waits for it"

@@ -16,6 +16,7 @@ from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.commands.jobs import NotOurs, job_key, read_job
 from openfero_gitops.domain.errors import Forbidden, Invalid, UsageError
 from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.text import printable
 from openfero_gitops.dryrun.policy import DENIAL
 from openfero_gitops.jobs import patches
 
@@ -121,7 +122,8 @@ async def apply_action(
                 f"Job {key} cannot be {action.done}: its phase is {_phase_text(remediation)}"
             )
         if action is APPROVE and remediation.approved_by:
-            raise UsageError(f"Job {key} is already approved, by {remediation.approved_by}")
+            by = printable(remediation.approved_by)
+            raise UsageError(f"Job {key} is already approved, by {by}")
         try:
             patch = action.patch(remediation, username, reason)
             await api.patch(JOBS, key.namespace, key.name, patch)
@@ -153,5 +155,5 @@ async def _read_changeable(api: ApiServer, key: JobKey) -> Remediation:
 
 
 def _phase_text(remediation: Remediation) -> str:
-    reason = f" ({remediation.reason})" if remediation.reason else ""
+    reason = f" ({printable(remediation.reason)})" if remediation.reason else ""
     return f"{remediation.phase}{reason}"

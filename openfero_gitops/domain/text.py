@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
+#: The same without tabs and line breaks.
+_UNPRINTABLE_IN_LINES: Final = re.compile(f"(?![\t\n]){_UNPRINTABLE.pattern}")
 _MAX_CHARACTERS: Final = 200
 _MAX_VALUE_CHARACTERS: Final = 60
 _MAX_CHOICES: Final = 8
@@ -36,8 +38,9 @@ def canonical_json(value: Any) -> str:
 
 
 def pretty_json(value: Any) -> str:
-    """Serialize for people and programs: indented, UTF-8."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """Serialize for people and programs: indented, UTF-8, what a terminal would obey escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _UNPRINTABLE_IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def without_surrogates(text: str) -> str:
@@ -49,6 +52,11 @@ def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Untrusted text on one line: at most `limit` characters, control characters escaped."""
     text = text if len(text) <= limit else text[:limit] + "…"
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    """Untrusted text for a terminal: control characters except tabs and line breaks escaped."""
+    return _UNPRINTABLE_IN_LINES.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def is_printable(text: str) -> bool:

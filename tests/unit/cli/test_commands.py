@@ -19,6 +19,7 @@ from openfero_gitops.author.report import FORMATS
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cli import cli, main
 from openfero_gitops.cli.options import MAX_REASON_CHARACTERS, one_line
+from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.settings import describe
 from tests.support.paths import ROOT
 from tests.support.replica import alert, group, operario
@@ -130,6 +131,37 @@ def test_help(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> No
     assert output.out.startswith("Usage: ")
     assert output.err == ""
     assert max(map(len, output.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, "\\x9b2J\tx\n"), (False, "\x9b2J\tx\n")])
+def test_logs_cannot_control_a_terminal(
+    terminal: bool,  # noqa: FBT001
+    shown: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Control characters are escaped there; a pipe receives what the container wrote."""
+
+    async def print_logs(*arguments: Any, **_: Any) -> None:
+        arguments[3]("\x9b2J\tx")
+
+    monkeypatch.setattr("openfero_gitops.commands.logs.print_logs", print_logs)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert main(["logs", "job-1"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_an_error_cannot_control_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a message quotes is escaped."""
+
+    async def print_logs(*_: Any, **__: Any) -> None:
+        raise UsageError("Job \x1b[2J\x9b2J not found")
+
+    monkeypatch.setattr("openfero_gitops.commands.logs.print_logs", print_logs)
+    assert main(["logs", "job-1"]) == 2
+    assert capsys.readouterr().err == "openfero-gitops: Job \\x1b[2J\\x9b2J not found\n"
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

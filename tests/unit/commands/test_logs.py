@@ -16,6 +16,8 @@ from tests.support.workers import World, in_virtual_time, pods_of, until
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from openfero_gitops.cluster.api import Resource
+
 
 class Cluster:
     """The in-memory cluster, with logs; each answer is lines, or an error."""
@@ -24,6 +26,14 @@ class Cluster:
         self._cluster = world.cluster
         self._answers = list(answers)
         self.requests = 0
+        self.second_container = ""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Any:
+        """Return an object; a Pod with a second container if there are two."""
+        found = await self._cluster.get(resource, namespace, name)
+        if resource == PODS and self.second_container:
+            found["spec"]["containers"] += [{"name": self.second_container}]
+        return found
 
     def __getattr__(self, name: str) -> Any:
         """Do everything else as the cluster does."""
@@ -41,7 +51,7 @@ class Cluster:
 
 
 async def printed(
-    *answers: list[str] | Exception, follow: bool, deleted: bool = False
+    *answers: list[str] | Exception, follow: bool, deleted: bool = False, second: str = ""
 ) -> tuple[list[str], int]:
     """Return what is printed of a running Job, and the number of requests for logs."""
     world = World(JobPlayer(Durations(run=FOREVER)))
@@ -53,6 +63,7 @@ async def printed(
         assert isinstance(key, JobKey)
         await until(world.starts)
         cluster = Cluster(world, *answers)
+        cluster.second_container = second
         if deleted:
             await world.cluster.delete(JOBS, key.namespace, key.name)
         await write_logs(cluster, key, lines.append, follow=follow)  # type: ignore[arg-type]
@@ -76,6 +87,14 @@ async def test_without_follow_the_message_says_what_a_container_waits_for() -> N
     """It is that of Kubernetes."""
     with pytest.raises(UsageError, match="is waiting to start: ContainerCreating"):
         await printed(WAITING, follow=False)
+
+
+@in_virtual_time
+async def test_a_container_cannot_write_over_its_name() -> None:
+    """A carriage return is escaped where lines begin with the name of their container."""
+    answers = ["[other] fine\r"], ["\r[heal] fine"]
+    lines, _ = await printed(*answers, follow=False, second="other")
+    assert lines == ["[heal] [other] fine\\r", "[other] \\r[heal] fine"]
 
 
 @in_virtual_time

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.cluster.api import JOBS
-from openfero_gitops.commands.operator import APPROVE, CANCEL, apply_action
+from openfero_gitops.commands.operator import APPROVE, CANCEL, REFUSE, apply_action
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.remediation import JobKey, Phase
 from tests.support import build
@@ -80,6 +81,23 @@ async def test_a_job_is_approved_once() -> None:
         with pytest.raises(UsageError, match="is already approved, by ada"):
             await apply_action(world.cluster, APPROVE, key, "eve")
     assert (await world.job(key)).approved_by == "ada"
+
+
+@in_virtual_time
+async def test_an_annotation_reaches_the_terminal_escaped() -> None:
+    """Whoever may write annotations must not control the terminals of operators."""
+    world = World()
+    replica = world.replica()
+    async with replica.watching():
+        key = (await replica.deliver(pods_of("web-1"))).items[0].job
+        assert key is not None
+        await apply_action(world.cluster, APPROVE, key, "eve\x1b[2J\n")
+        with pytest.raises(UsageError, match=r"already approved, by eve\\x1b\[2J\\n$"):
+            await apply_action(world.cluster, APPROVE, key, "ada")
+        await apply_action(world.cluster, REFUSE, key, "ada")
+        await world.annotate(key, keys.REASON, "\x1b[2J")
+        with pytest.raises(UsageError, match=r"its phase is Refused \(\\x1b\[2J\)$"):
+            await apply_action(world.cluster, APPROVE, key, "ada")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from openfero_gitops.domain.text import did_you_mean, nearest, printable, quoted, shown
+from openfero_gitops.domain.text import (
+    did_you_mean,
+    nearest,
+    pretty_json,
+    printable,
+    printable_lines,
+    quoted,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,20 @@ def test_untrusted_text_is_printed_on_one_line() -> None:
     assert printable("café\r\n\u2028") == "café\\r\\n\\u2028"
     assert printable("abc", 2) == "ab…"
     assert quoted("abc", 2) == '"ab…"'
+
+
+def test_lines_for_a_terminal_keep_tabs_and_line_breaks() -> None:
+    """All other control characters are escaped; nothing is cut."""
+    assert printable_lines("a\tb\nc\r\x1b[2J\x9b1m\u202e") == "a\tb\nc\\r\\x1b[2J\\x9b1m\\u202e"
+    assert printable_lines("é" * 1000) == "é" * 1000
+
+
+def test_json_holds_nothing_that_a_terminal_obeys() -> None:
+    """C1 and bidirectional characters are escaped as in JSON; the value is the same."""
+    value = {"message": "café \x1b[2J \x9b2J \u202e \x7f\n\t"}
+    text = pretty_json(value)
+    assert text == '{\n  "message": "café \\u001b[2J \\u009b2J \\u202e \\u007f\\n\\t"\n}'
+    assert json.loads(text) == value
 
 
 def test_suggestions_name_the_nearest_choice() -> None:
