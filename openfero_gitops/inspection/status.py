@@ -227,9 +227,11 @@ def _actions_of_watchdog(records: Records, now: datetime) -> Iterator[Action]:
     watchdog = records.expected_watchdog
     if watchdog is None or records.active_since is None:
         return
+    # (Each commit has an `active_since` of its own, so it only counts without a delivery.)
     delivered_at = records.watchdog_delivered_at
-    if message := overdue(watchdog, delivered_at, records.active_since, now):
-        yield Action(Topic.WATCHDOG, message, delivered_at or records.active_since)
+    since = delivered_at or records.active_since
+    if message := overdue(watchdog, delivered_at, since, now):
+        yield Action(Topic.WATCHDOG, message, since)
 
 
 def _actions_of_jobs(

@@ -233,6 +233,13 @@ def test_a_watchdog_that_is_silent_needs_a_person() -> None:
     assert "Watchdog   Watchdog, not delivered yet" in as_text(summarize(records(**given), NOW))
 
 
+def test_a_new_commit_does_not_hide_a_silent_watchdog() -> None:
+    """What was delivered counts from its delivery, whenever the commit became active."""
+    catalog = build.catalog(build.operario(), envelope=Envelope(watchdog=Watchdog()))
+    silent = write_delivery("Watchdog", NOW - minutes(20))
+    assert topics(catalog=catalog, active_since=NOW - minutes(1), watchdog=silent) == ["watchdog"]
+
+
 def test_without_a_mirror_reasons_are_not_invented() -> None:
     """Without the catalog, only what the Jobs themselves say is shown."""
     jobs = [build.remediation(), build.remediation("job-2", phase=Phase.AWAITING_APPROVAL)]
