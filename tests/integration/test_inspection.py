@@ -127,11 +127,18 @@ def test_status_shows_what_needs_a_person(
     assert by_job[None] == "quarantined"
 
 
-def test_status_says_where_no_controller_is(command: Command, kubeconfig: Path) -> None:
+def test_status_says_where_no_controller_is(
+    command: Command, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another namespace is an error that names the option."""
     assert command("status")[0] == 1
+    capsys.readouterr()
     code = main(["status", "--kubeconfig", str(kubeconfig), "--namespace", "kube-system"])
     assert code == 2
+    assert capsys.readouterr().err == (
+        "openfero-gitops: no controller found in namespace 'kube-system': set --namespace to the "
+        "namespace of the controller\n"
+    )
 
 
 def test_without_permission_commands_say_what_is_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,15 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
 async def test_an_absent_server_is_reported_in_words() -> None:
     """The cause is the operating system's, without addresses."""
     assert await failure(f"http://127.0.0.1:{free_port()}") == "Connection refused"
+
+
+async def test_an_unknown_name_is_reported_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is the same whatever the resolver says."""
+
+    async def resolve(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
     assert await failure("http://alertmanager.invalid") == "its name cannot be resolved"
 
 
