@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from openfero_gitops.admission.decide import decide
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.effects.assess import Assessment
+    from openfero_gitops.effects.unresolved import Unresolved
     from openfero_gitops.jobs.view import Observer, View
     from openfero_gitops.jobs.workload import QueueStatus
     from openfero_gitops.leadership.elector import Elector
@@ -213,8 +216,15 @@ class State:
 
         None if it has no effect.
         """
-        incident = self._view.of_incident(remediation.incident) if remediation.incident else ()
-        return assess(remediation, incident, self._now())
+        return assess(remediation, self._view.incident_of(remediation), self._now())
+
+    def unresolved(self) -> Sequence[Unresolved]:
+        """Return what failed or did not heal, while its alert fires."""
+        catalog, now = self._syncer.catalog, self._now()
+        remember = (catalog.envelope if catalog else Envelope()).remember
+        incident_of = self._view.incident_of
+        found = (find_unresolved(job, incident_of(job), remember, now) for job in self._view)
+        return [unresolved for unresolved in found if unresolved is not None]
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

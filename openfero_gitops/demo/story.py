@@ -428,7 +428,7 @@ class _Demo:
         remediation = view.get(key)
         if remediation is None:
             return None
-        incident = view.of_incident(remediation.incident)
+        incident = view.incident_of(remediation)
         assessment = assess(remediation, incident, datetime.now(UTC))
         if assessment is None or assessment.effect is Effect.PENDING:
             return None

@@ -223,7 +223,7 @@ class Settler:
         return stopped.retry_after if isinstance(stopped, Throttled) else 0.0
 
     def _assess(self, job: Remediation, now: datetime) -> Assessment | None:
-        incident = self._view.of_incident(job.incident) if job.incident else [job]
+        incident = self._view.incident_of(job)
         return assess(job, incident, now)
 
     async def _settle(self, job: Remediation, assessment: Assessment, term: RunningTerm) -> None:

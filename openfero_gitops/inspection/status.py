@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.admission.decide import Wait, decide
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.domain.text import labels, listed, plural, printable
 from openfero_gitops.domain.watchdog import overdue, read_delivery
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog, Revision
+    from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.lease import LeaseRecord
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
@@ -146,11 +148,12 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     for remediation in jobs:
         by_incident[remediation.incident or str(remediation.key)].append(remediation)
     leader = _leader(records.lease, now)
+    envelope = records.catalog.envelope if records.catalog else Envelope()
     actions = [
         *_actions_of_controller(records, leader),
         *_actions_of_watchdog(records, now),
         *_actions_of_jobs(jobs, decisions),
-        *_actions_of_results(by_incident.values(), now),
+        *_actions_of_results(by_incident.values(), envelope.remember, now),
     ]
     topics = list(Topic)
     actions.sort(key=lambda action: (topics.index(action.topic), action.since or now))
@@ -279,31 +282,23 @@ def _actions_of_jobs(
 
 
 def _actions_of_results(
-    incidents: Iterable[Sequence[Remediation]], now: datetime
+    incidents: Iterable[Sequence[Remediation]], remember: timedelta, now: datetime
 ) -> Iterator[Action]:
-    """Alerts that fire although their last Job has ended: it failed, or did not help."""
+    """The newest Job of each incident that failed or did not heal, while its alert fires."""
     for incident in incidents:
-        last = max(
-            (job for job in incident if job.phase is not Phase.REFUSED),
-            key=lambda job: job.order,
-            default=None,
-        )
-        if (
-            last is None
-            or last.resolved_at is not None
-            or last.finished_at is None
-            or last.finished_at < now - RECENT
-        ):
+        newest_first = sorted(incident, key=lambda job: job.order, reverse=True)
+        failures = (find_unresolved(job, incident, remember, now) for job in newest_first)
+        unresolved = next(filter(None, failures), None)
+        if unresolved is None:
             continue
-        command = f"openfero-gitops trace {last.key}"
-        about = alert_text(last)
-        assessment = assess(last, incident, now)
-        if last.phase is Phase.FAILED:
-            message = f"{about}: {last.message or last.reason}"
-            yield Action(Topic.FAILED, message, last.finished_at, command, last)
-        elif assessment is not None and assessment.effect is Effect.NOT_HEALED:
-            message = f"{about}: {assessment.message}"
-            yield Action(Topic.NOT_HEALED, message, assessment.at, command, last)
+        last = unresolved.remediation
+        yield Action(
+            Topic.FAILED if unresolved.failed else Topic.NOT_HEALED,
+            f"{alert_text(last)}: {unresolved.message}",
+            unresolved.since,
+            f"openfero-gitops trace {last.key}",
+            last,
+        )
 
 
 def _recent(incidents: Iterable[Sequence[Remediation]], now: datetime) -> Recent:

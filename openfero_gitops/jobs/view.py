@@ -99,6 +99,11 @@ class View:
         """Return the remediations of an incident."""
         return [self._by_key[key] for key in self._by_incident.get(incident, ())]
 
+    def incident_of(self, remediation: Remediation) -> list[Remediation]:
+        """Return the remediations of its incident; itself alone if none is recorded."""
+        incident = remediation.incident
+        return self.of_incident(incident) if incident else [remediation]
+
     def newest(self, namespace: str) -> int:
         """Return the newest resource version that the view has of a namespace."""
         return self._newest.get(namespace, 0)

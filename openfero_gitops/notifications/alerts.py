@@ -36,6 +36,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.effects.unresolved import Unresolved
 
     Identity = tuple[tuple[str, str], ...]
     Incidents = Callable[[Remediation], Sequence[Remediation]]
@@ -198,11 +200,9 @@ def _find_running(remediation: Remediation, _: _Facts) -> _Finding | None:
 
 
 def _find_failed(remediation: Remediation, facts: _Facts) -> _Finding | None:
-    if _is_failure_over(remediation, facts.incidents):
-        return None
-    ended_at = _ended_at(remediation)
-    until = ended_at + facts.remember
-    return _Finding(NotificationKind.FAILED, remediation, ended_at, until, remediation.message)
+    incident = facts.incidents(remediation)
+    unresolved = find_unresolved(remediation, incident, facts.remember, facts.now)
+    return None if unresolved is None else _finding(NotificationKind.FAILED, unresolved)
 
 
 def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
@@ -212,20 +212,23 @@ def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
     incident = facts.incidents(remediation)
     if len(incident) == 1 and remediation.resolved_at is not None:
         return None  # whatever its effect is: it does not fire any more
-    ended_at = _ended_at(remediation)
+    ended_at = remediation.finished_at or remediation.received_at
     deadline = ended_at + remediation.options.heals_within
     pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), deadline)
     if len(incident) == 1 and remediation.effect is None and facts.now < deadline:
         return pending  # as below, but most remediations are like this
-    assessment = assess(remediation, incident, facts.now)
-    if assessment is None or not _still_fires(remediation, incident):
+    unresolved = find_unresolved(remediation, incident, facts.remember, facts.now)
+    if unresolved is not None:
+        return _finding(NotificationKind.NOT_HEALED, unresolved)
+    if remediation.resolved_at is not None:
         return None
-    if assessment.effect is Effect.NOT_HEALED:
-        until = ended_at + facts.remember
-        since = assessment.at or ended_at
-        kind = NotificationKind.NOT_HEALED
-        return _Finding(kind, remediation, since, until, assessment.message)
-    return pending if remediation.resolved_at is None else None
+    assessment = assess(remediation, incident, facts.now)
+    return pending if assessment is not None and assessment.effect is Effect.PENDING else None
+
+
+def _finding(kind: NotificationKind, unresolved: Unresolved) -> _Finding:
+    since, until = unresolved.since, unresolved.until
+    return _Finding(kind, unresolved.remediation, since, until, unresolved.message)
 
 
 _RULES: Final[Mapping[Phase, Callable[[Remediation, _Facts], _Finding | None]]] = {
@@ -237,37 +240,8 @@ _RULES: Final[Mapping[Phase, Callable[[Remediation, _Facts], _Finding | None]]] 
 }
 
 
-def _is_failure_over(remediation: Remediation, incidents: Incidents) -> bool:
-    """Whether a failed Job needs nobody any more."""
-    if remediation.status is Status.FIRING:
-        return remediation.resolved_at is not None
-    # What had to be undone is undone if a later Job for it succeeded.
-    return any(
-        other.phase is Phase.SUCCEEDED and remediation.order < other.order
-        for other in incidents(remediation)
-    )
-
-
-def _still_fires(remediation: Remediation, incident: Iterable[Remediation]) -> bool:
-    """Whether the alert of a remediation that did not help still fires, or fires again."""
-    resolved_at = remediation.resolved_at
-    if resolved_at is None:
-        return True
-    newest = max((remediation, *incident), key=lambda job: job.order)
-    # One that fires again much later is another incident.
-    return (
-        newest.resolved_at is None
-        and newest.starts_at is not None
-        and newest.starts_at <= resolved_at + remediation.options.heals_within
-    )
-
-
 def _began_at(remediation: Remediation) -> datetime:
     return remediation.admitted_at or remediation.started_at or remediation.received_at
-
-
-def _ended_at(remediation: Remediation) -> datetime:
-    return remediation.finished_at or remediation.received_at
 
 
 def _build(listed: _Listed, external_url: str) -> Notification:

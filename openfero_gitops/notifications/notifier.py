@@ -203,7 +203,7 @@ class Notifier:
         self._wanted = list_notifications(
             with_requirements(self._view, catalog),
             {remediation.key: decision for remediation, decision in self._decisions()},
-            self._incident,
+            self._view.incident_of,
             remember=(catalog.envelope if catalog else Envelope()).remember,
             external_url=self._external_url,
             now=self._now(),
@@ -214,11 +214,6 @@ class Notifier:
             self._counts.notifications(kinds)
             for channel in self._channels:
                 channel.changed.set()
-
-    def _incident(self, remediation: Remediation) -> Sequence[Remediation]:
-        if not remediation.incident:
-            return [remediation]
-        return self._view.of_incident(remediation.incident)
 
     def _seconds_until_change(self) -> float:
         if self._wanted is None or self._wanted.next_change is None:

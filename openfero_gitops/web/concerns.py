@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import Mode
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
@@ -15,6 +15,7 @@ from openfero_gitops.web.formats import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import SyncStatus
+    from openfero_gitops.effects.unresolved import Unresolved
 
-#: A failure is a concern for this long.
-_RECENT_FAILURE: Final = timedelta(hours=1)
 #: The order of tones on the page.
 _URGENCY: Final = ("bad", "ask", "warn")
 
@@ -48,13 +48,14 @@ def list_concerns(
     sync: SyncStatus,
     remediations: Iterable[Remediation],
     decisions: Mapping[JobKey, Decision],
+    unresolved: Iterable[Unresolved],
     pause: Pause | None,
-    now: datetime,
 ) -> list[Concern]:
     """List every concern, the most urgent first."""
     concerns = [
         *_concerns_of_health(leader, conditions, catalog, sync),
-        *_concerns_of_remediations(remediations, decisions, now),
+        *_concerns_of_failures(unresolved),
+        *_concerns_of_remediations(remediations, decisions),
         *_concerns_of_catalog(catalog, pause),
     ]
     return sorted(concerns, key=lambda concern: _URGENCY.index(concern.tone))
@@ -103,27 +104,35 @@ def _concern_of_condition(condition: Condition) -> Concern:
     return Concern("bad", f"{state}: {condition.name}", condition.message)
 
 
+def _concerns_of_failures(unresolved: Iterable[Unresolved]) -> Iterator[Concern]:
+    """List what failed or did not heal, while its alert fires."""
+    by_failed: dict[bool, list[Unresolved]] = {True: [], False: []}
+    for failure in unresolved:
+        by_failed[failure.failed].append(failure)
+    for failed, failures in by_failed.items():
+        if not failures:
+            continue
+        latest = max(failures, key=lambda failure: failure.since)
+        name = latest.remediation.alertname or latest.remediation.operario
+        verb = "failed" if failed else "did not heal the alert"
+        query = f"phase={Phase.FAILED.value}" if failed else f"q={Effect.NOT_HEALED.value}"
+        yield Concern(
+            "bad",
+            f"{plural(len(failures), 'remediation')} {verb}",
+            # (The message of a failed Job may be long; the table has it.)
+            f"latest: {name}" if failed else f"latest: {name}: {latest.message}",
+            latest.since,
+            f"./?{query}",
+        )
+
+
 def _concerns_of_remediations(
-    remediations: Iterable[Remediation], decisions: Mapping[JobKey, Decision], now: datetime
+    remediations: Iterable[Remediation], decisions: Mapping[JobKey, Decision]
 ) -> Iterator[Concern]:
-    """List what failed, what waits for a person and what is held."""
+    """List what waits for a person and what is held."""
     by_phase: dict[Phase, list[Remediation]] = {}
     for remediation in remediations:
         by_phase.setdefault(remediation.phase, []).append(remediation)
-    failed = [
-        remediation
-        for remediation in by_phase.get(Phase.FAILED, ())
-        if now - _ended_at(remediation) <= _RECENT_FAILURE
-    ]
-    if failed:
-        latest = max(failed, key=_ended_at)
-        yield Concern(
-            "bad",
-            f"{plural(len(failed), 'remediation')} failed in the last hour",
-            f"latest: {latest.alertname or latest.operario}",
-            _ended_at(latest),
-            f"./?phase={Phase.FAILED.value}",
-        )
     if unapproved := by_phase.get(Phase.AWAITING_APPROVAL):
         oldest = min(unapproved, key=lambda remediation: remediation.order)
         yield Concern(
@@ -178,10 +187,6 @@ def _concerns_of_remediations(
             oldest.admitted_at,
             f"./?phase={Phase.QUEUED.value}",
         )
-
-
-def _ended_at(remediation: Remediation) -> datetime:
-    return remediation.finished_at or remediation.received_at
 
 
 def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterator[Concern]:

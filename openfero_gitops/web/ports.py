@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.effects.assess import Assessment
+    from openfero_gitops.effects.unresolved import Unresolved
 
 
 class ReplicaState(Protocol):
@@ -48,6 +49,10 @@ class ReplicaState(Protocol):
 
     def effect(self, remediation: Remediation, /) -> Assessment | None:
         """Return whether a remediation helped; None if it has no effect."""
+        ...
+
+    def unresolved(self) -> Sequence[Unresolved]:
+        """Return what failed or did not heal, while its alert fires."""
         ...
 
     def is_approval_verified(self, remediation: Remediation, /) -> bool:

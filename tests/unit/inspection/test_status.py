@@ -140,12 +140,23 @@ def test_a_remediation_that_does_not_help_needs_a_person(
     assert topics(job) == expected
 
 
-def test_a_failure_counts_until_the_next_attempt() -> None:
-    """What matters is the last Job of an incident."""
+def test_a_failure_counts_until_its_alert_is_resolved() -> None:
+    """Another attempt does not end it; if both fail, the newest is shown."""
     second = build.running("job-2", attempt=2, received_at=NOW - minutes(1))
     status = summarize(records(finished(), second), NOW)
-    assert status.actions == ()
+    assert [action.command for action in status.actions] == ["openfero-gitops trace jobs/job-1"]
     assert status.recent.phases == {Phase.FAILED: 1, Phase.RUNNING: 1}
+    second = finished("job-2", attempt=2, received_at=NOW - minutes(1))
+    status = summarize(records(finished(), second), NOW)
+    assert [action.command for action in status.actions] == ["openfero-gitops trace jobs/job-2"]
+
+
+def test_remember_limits_how_long_a_failure_is_shown() -> None:
+    """The mirror has the openfero.yaml of the repository."""
+    catalog = build.catalog(envelope=Envelope(remember=timedelta(hours=1)))
+    old = finished(finished_at=NOW - timedelta(hours=2))
+    assert topics(old) == ["failed"]
+    assert topics(old, catalog=catalog) == []
 
 
 def test_an_operario_that_does_not_help_waits_for_a_person() -> None:

@@ -501,7 +501,8 @@ async def test_a_job_whose_operario_does_not_help_waits_for_a_person() -> None:
     assert "still firing 16m after the Job ended" in row.find("td", "why").text
     lines = [line.text for line in row.all("span", "command")]
     assert lines[:2] == [f"openfero-gitops approve {job.key}", f"openfero-gitops refuse {job.key}"]
-    concern = page.find("li", "concern")
+    (not_healed, concern) = page.all("li", "concern")
+    assert "1 remediation did not heal the alert" in not_healed.text
     assert "1 remediation waiting because its operario does not help" in concern.text
     assert "approve it, or change the operario" in concern.text
     assert concern.find("a").attributes["href"] == "./?q=not-helping"
@@ -931,14 +932,37 @@ async def test_dry_run() -> None:
     assert "State dry-run" in page.find("section", "status").text
 
 
-async def test_recent_failures_are_said_first() -> None:
-    """A failure in the last hour is a concern; an older one is only counted."""
-    page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(minutes=50))))
-    assert "1 remediation failed in the last hour" in page.find("li", "concern").text
+async def test_failures_are_said_first() -> None:
+    """A failure is a concern until its alert is resolved, for a day at most; then it is counted."""
+    page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=23))))
+    assert "1 remediation failed" in page.find("li", "concern").text
     assert page.find("title").text.startswith("1 need attention")
-    page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=2))))
-    assert not page.all("li", "concern")
-    assert "Failed 1" in page.find("nav", "chips").text
+    for failed in (
+        remediation("A", Phase.FAILED, NOW - timedelta(hours=25)),
+        remediation("A", Phase.FAILED, NOW - timedelta(minutes=5), resolved_at=NOW),
+    ):
+        page = await draw(showing(failed))
+        assert not page.all("li", "concern")
+        assert "Failed 1" in page.find("nav", "chips").text
+
+
+async def test_remediations_that_did_not_heal_are_a_concern() -> None:
+    """The text says how many, and the words are those of the newest effect."""
+    page = await draw(
+        showing(
+            remediation(
+                "A",
+                Phase.SUCCEEDED,
+                NOW - timedelta(minutes=50),
+                effect=Effect.NOT_HEALED,
+                effect_at=NOW - timedelta(minutes=30),
+                effect_message="still firing 19m after the Job ended",
+            )
+        )
+    )
+    concern = page.find("li", "concern")
+    assert "1 remediation did not heal the alert" in concern.text
+    assert "latest: A: still firing 19m after the Job ended" in concern.text
 
 
 async def test_a_queue_that_starts_nothing_is_a_concern() -> None:
