@@ -36,8 +36,11 @@ class Clock:
     `wall` returns the time; `steady` returns monotonic seconds that include a suspended machine.
     """
 
-    def __init__(self, wall: Callable[[], datetime], steady: Callable[[], float]) -> None:
-        """Consider the clock right until a comparison shows otherwise."""
+    def __init__(
+        self, wall: Callable[[], datetime], steady: Callable[[], float], *, log: bool = True
+    ) -> None:
+        """Consider the clock right until a comparison shows otherwise; `log` tells when it does."""
+        self._log = log
         self._wall = wall
         self._steady = steady
         self._anchor: datetime | None = None  # the wall's time at second 0 of the steady clock
@@ -67,6 +70,13 @@ class Clock:
             raise ClockWrong(trouble)
         return self._wall()
 
+    def server_now(self) -> datetime:
+        """Return the time in UTC by the API server's clock, as of the last comparison.
+
+        For users: their clocks may be wrong, and decide nothing.
+        """
+        return self._wall() - self.difference
+
     def seconds(self) -> float:
         """Return monotonic seconds, for `compare`."""
         return self._steady()
@@ -92,7 +102,7 @@ class Clock:
             )
         else:
             self._anchor = now - timedelta(seconds=self._steady())
-        if bool(was) is not bool(self._off):
+        if self._log and bool(was) is not bool(self._off):
             _log.warning("clock is wrong" if self._off else "clock is right again")
 
     def _jumped(self) -> timedelta:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.cluster.clock import Clock
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.commands.connection import connection
 from openfero_gitops.domain.control import (
     LABELS,
     NAME,
@@ -32,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from datetime import timedelta
     from pathlib import Path
+
+    from openfero_gitops.cluster.client import KubernetesApi
+    from openfero_gitops.cluster.clock import Clock
 
 _POLL_SECONDS: Final = 0.2
 _MAX_MESSAGE_CHARACTERS: Final = 1000
@@ -79,17 +80,17 @@ class PauseChange:
 class Operator:
     """The current user, and the ConfigMaps of the controller's namespace.
 
-    `ahead` is how much the clock of this machine is ahead of the API server's.
+    `clock` has been compared with the API server's.
     """
 
     api: KubernetesApi
     store: ConfigMapStore
     username: str
-    ahead: timedelta
+    clock: Clock
 
     def now(self) -> datetime:
         """The time by the API server's clock, to which replicas compare theirs."""
-        return _now() - self.ahead
+        return self.clock.server_now()
 
 
 @contextlib.asynccontextmanager
@@ -104,14 +105,9 @@ async def connect(kubeconfig: Path | None, namespace: str | None) -> AsyncIterat
         UsageError: there is no usable kubeconfig.
         ApiError: the API server does not answer.
     """
-    clock = Clock(_now, time.monotonic)
-    api = await KubernetesApi.connect(kubeconfig, clock=clock)
-    try:
+    async with connection(kubeconfig) as (api, clock):
         store = ConfigMapStore(api, namespace or api.default_namespace)
-        username = await api.whoami()
-        yield Operator(api, store, username, clock.difference)
-    finally:
-        await api.close()
+        yield Operator(api, store, await api.whoami(), clock)
 
 
 async def pause(
@@ -217,7 +213,3 @@ async def _confirmation(store: ConfigMapStore, paused: str) -> str | None:
         return None
     data: dict[str, Any] = (control or {}).get("data") or {}
     return printable(str(data.get(STILL_PAUSED_BY, "")), _MAX_MESSAGE_CHARACTERS)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

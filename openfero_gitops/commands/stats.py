@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from openfero_gitops.cluster.api import JOB_STATES
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.jobs import few_foreign
+from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain.remediation import Remediation
 from openfero_gitops.effects.stats import report_stats
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from collections.abc import Callable
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from openfero_gitops.cluster.api import ApiServer
@@ -49,18 +48,18 @@ async def read_stats(kubeconfig: Path | None, selection: StatsFilter) -> StatsRe
         UsageError: RBAC forbids it.
         ApiError: the API server did not answer.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
-        return await stats_of(api, selection)
+    async with connection(kubeconfig) as (api, clock):
+        return await stats_of(api, selection, clock.server_now)
 
 
-async def stats_of(api: ApiServer, selection: StatsFilter) -> StatsReport:
+async def stats_of(
+    api: ApiServer, selection: StatsFilter, clock: Callable[[], datetime] = now_here
+) -> StatsReport:
     """Compute the statistics from an API server; raises as `read_stats` does."""
     observed = await list_jobs(
         api, selection.namespaces, resource=JOB_STATES, read=few_foreign(observe)
     )
-    now = datetime.now(UTC)
+    now = clock()
     return report_stats(
         (job for job in observed if isinstance(job, Remediation)),
         now,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.build import Scope
@@ -21,10 +19,10 @@ from openfero_gitops.catalog.mirror import (
 from openfero_gitops.catalog.mirrorer import load_mirror
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.api import JOB_STATES
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain import control
 from openfero_gitops.domain.errors import Forbidden, SourceError, UsageError
@@ -34,7 +32,8 @@ from openfero_gitops.inspection.status import Records, summarize
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from openfero_gitops.cluster.api import ApiServer
@@ -58,17 +57,19 @@ async def read_status(
         UsageError: there is no controller in that namespace, or RBAC forbids to read it.
         ApiError: the API server did not answer.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
-        return await status_of(api, namespace or api.default_namespace, jobs_namespaces)
+    async with connection(kubeconfig) as (api, clock):
+        where = namespace or api.default_namespace
+        return await status_of(api, where, jobs_namespaces, clock.server_now)
 
 
 async def status_of(
-    api: ApiServer, namespace: str, jobs_namespaces: Sequence[str] = ()
+    api: ApiServer,
+    namespace: str,
+    jobs_namespaces: Sequence[str] = (),
+    clock: Callable[[], datetime] = now_here,
 ) -> ControllerStatus:
     """Read the state of the controller in a namespace; see `read_status`."""
-    now = datetime.now(UTC)
+    now = clock()
     try:
         records = await _read_controller(api, namespace, now)
     except Forbidden as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
+from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.jobs import job_key, read_job
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden
@@ -19,7 +18,8 @@ from openfero_gitops.inspection.trace import Trace, trace
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from openfero_gitops.cluster.api import ApiServer, Object
@@ -45,14 +45,18 @@ async def read_trace(
         UsageError: there is no such remediation, or RBAC forbids to read it.
         ApiError: the API server did not answer.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
+    async with connection(kubeconfig) as (api, clock):
         key = job_key(job, namespace or api.default_namespace)
-        return await trace_of(api, key, controller_namespace or api.default_namespace)
+        where = controller_namespace or api.default_namespace
+        return await trace_of(api, key, where, clock.server_now)
 
 
-async def trace_of(api: ApiServer, key: JobKey, controller_namespace: str) -> Trace:
+async def trace_of(
+    api: ApiServer,
+    key: JobKey,
+    controller_namespace: str,
+    clock: Callable[[], datetime] = now_here,
+) -> Trace:
     """Read what is known of a remediation; see `read_trace`.
 
     Pods, Events, and Jobs of other namespaces that the user may not read are left out.
@@ -74,7 +78,7 @@ async def trace_of(api: ApiServer, key: JobKey, controller_namespace: str) -> Tr
         pods=pods,
         events=events,
         approval_verified=await _is_verified(api, remediation, controller_namespace),
-        now=datetime.now(UTC),
+        now=clock(),
     )
 
 

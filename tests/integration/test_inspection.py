@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +127,23 @@ def test_status_shows_what_needs_a_person(
     by_job = {action["job"]: action["topic"] for action in state["actions"]}
     assert (by_job[risky], by_job[failing]) == ("approval", "failed")
     assert by_job[None] == "quarantined"
+
+
+def test_the_clock_of_the_user_does_not_matter(
+    replica: Replica, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader leads, although its Lease expired long ago by the clock of this machine."""
+    assert replica.leads
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    began = time.monotonic()
+    monkeypatch.setattr(
+        "openfero_gitops.commands.connection.now_here",
+        lambda: ahead + timedelta(seconds=time.monotonic() - began),
+    )
+    _, text, errors = command("status")
+    assert text.startswith("Leader     a, since 20")
+    assert "no replica leads" not in text
+    assert errors == ""
 
 
 def test_status_says_where_no_controller_is(

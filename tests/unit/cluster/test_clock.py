@@ -38,6 +38,15 @@ class Watches:
         self.clock.compare(sent_at, date)
 
 
+def test_users_have_the_time_of_the_api_server() -> None:
+    """A clock that is wrong is corrected; a Date has no fractions of a second."""
+    watches = Watches()
+    watches.wall += HOUR
+    watches.ask()
+    watches.pass_by(10)
+    assert timedelta(0) <= watches.clock.server_now() - watches.server <= timedelta(seconds=1)
+
+
 def test_a_clock_that_agrees_is_trusted() -> None:
     """A clock counts as right before the first request, and long after the last one."""
     watches = Watches()
