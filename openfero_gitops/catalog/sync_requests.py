@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.catalog.syncer import Syncer
+    from openfero_gitops.domain.catalog import Revision
     from openfero_gitops.ports import ConfigMaps
 
 _log = structlog.get_logger(__name__)
@@ -70,6 +71,7 @@ class SyncRequests:
         #: The last requests that were read; None before the first read.
         self._read: tuple[str, str] | None = None
         self._own_request = ""
+        self._last_read = ""  # the last request that is answered
         self._unanswered = ""  # a request whose sync has not begun
         self._answer: SyncAnswer | None = None  # to be written
         self._answer_changed = asyncio.Event()
@@ -93,22 +95,13 @@ class SyncRequests:
         """Sync once, and answer the request that was read before, if any."""
         request, self._unanswered = self._unanswered, ""
         before = self._syncer.status.revision
-        await self._syncer.sync()
-        if not request:
-            return
+        try:
+            await self._syncer.sync()
+        except Exception as error:
+            self._finish(request, before, f"unexpected {type(error).__name__}: {error}", 0.0)
+            raise
         status = self._syncer.status
-        self._put_answer(
-            SyncAnswer(
-                self._identity,
-                request,
-                self._now(),
-                finished=True,
-                before=before.commit if before else "",
-                commit=status.revision.commit if status.revision else "",
-                error=status.error or "",
-                seconds=status.seconds,
-            )
-        )
+        self._finish(request, before, status.error or "", status.seconds)
 
     async def run(self) -> None:
         """Handle requests and write answers until cancelled."""
@@ -133,6 +126,7 @@ class SyncRequests:
         await self._store.merge(NAME, {"sync": self._own_request}, LABELS)
 
     def _begin(self, request: str) -> None:
+        self._last_read = request
         answer = SyncAnswer(self._identity, request, self._now())
         if block := self._syncer.block_seconds:
             status = self._syncer.status
@@ -146,6 +140,24 @@ class SyncRequests:
             self._unanswered = request
         self._put_answer(answer)
         self._sync()
+
+    def _finish(self, request: str, before: Revision | None, error: str, seconds: float) -> None:
+        """Answer a request, unless a later one was read: the answer to that counts for both."""
+        if not request or request != self._last_read:
+            return
+        after = self._syncer.status.revision
+        self._put_answer(
+            SyncAnswer(
+                self._identity,
+                request,
+                self._now(),
+                finished=True,
+                before=before.commit if before else "",
+                commit=after.commit if after else "",
+                error=error,
+                seconds=seconds,
+            )
+        )
 
     def _put_answer(self, answer: SyncAnswer) -> None:
         self._answer = answer

@@ -149,14 +149,16 @@ async def request_sync(
         ) from error
     # A later request of somebody else replaces this one; what answers it answers this one, too.
     requests = {request}
+    answers: dict[str, SyncAnswer] = {}
     while True:
         control = await store.get(NAME)
         requests.add(read_members(control).get("sync-request", request))
-        answers = {
-            answer.replica: answer
-            for answer in read_answers(control).values()
-            if answer is not None and answer.request in requests
-        }
+        for answer in read_answers(control).values():
+            if answer is None or answer.request not in requests:
+                continue
+            # A replica that has finished may already sync for a later request.
+            if answer.replica not in answers or not answers[answer.replica].finished:
+                answers[answer.replica] = answer
         seconds = _loop_time() - began
         report = _report(answers.values(), leader, seconds)
         settled = all(replica.answer and replica.answer.finished for replica in report.replicas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class Desk:
         self.seconds = 0.0  # that a fetch takes
         self.source.trouble = self._fetch
         self.error: SourceUnavailable | None = None
+        self.fault: Exception | None = None
         self.syncer = Syncer(
             source=self.source, scope=Scope(), counts=self, now=world.now, clock=seconds_so_far
         )
@@ -67,6 +69,8 @@ class Desk:
         if operation == "fetch":
             self.syncs.append(seconds_so_far())
             await asyncio.sleep(self.seconds)
+            if self.fault is not None:
+                raise self.fault
             if self.error is not None:
                 raise self.error
 
@@ -81,7 +85,8 @@ class Desk:
         while True:
             await self.due.wait()
             self.due.clear()
-            await self.requests.work()
+            with contextlib.suppress(RuntimeError):
+                await self.requests.work()
 
 
 @in_virtual_time
@@ -243,6 +248,39 @@ class TestAnswers:
         assert answer.finished
         assert answer.error == "no connection to git.example"
         assert answer.commit == desk.source.head
+
+    @in_virtual_time
+    async def test_an_answer_to_an_earlier_request_replaces_no_later_answer(self) -> None:
+        """The user of the later request would find no answer of the replica."""
+        world = World()
+        desk = Desk(world, "a")
+        desk.seconds = 20.0
+        async with in_background(desk.run()):
+            await asyncio.sleep(60)
+            await request(world, "r1")
+            await asyncio.sleep(10)
+            await request(world, "r2")
+            await asyncio.sleep(16)
+            assert len(desk.syncs) == 2
+            during = (await answers(world))["a"]
+            await asyncio.sleep(20)
+            after = (await answers(world))["a"]
+        assert (during.request, during.finished) == ("r2", False)
+        assert (after.request, after.finished) == ("r2", True)
+
+    @in_virtual_time
+    async def test_a_sync_that_raises_is_answered_with_the_error(self) -> None:
+        """Otherwise the user would wait for it until the timeout."""
+        world = World()
+        desk = Desk(world, "a")
+        async with in_background(desk.run()):
+            await asyncio.sleep(60)
+            desk.fault = RuntimeError("no memory")
+            await request(world, "r1")
+            await asyncio.sleep(10)
+            answer = (await answers(world))["a"]
+        assert answer.finished
+        assert answer.error == "unexpected RuntimeError: no memory"
 
     @in_virtual_time
     async def test_while_the_git_server_wants_no_request_that_is_the_answer(self) -> None:

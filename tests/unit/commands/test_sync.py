@@ -139,6 +139,44 @@ async def test_a_later_request_of_somebody_else_answers_this_one() -> None:
 
 
 @in_virtual_time
+async def test_a_replica_that_has_begun_is_waited_for_whatever_it_reports_next() -> None:
+    """It may answer a request that was replaced before this command read it."""
+    replicas = Replicas()
+
+    async def others() -> None:
+        await asyncio.sleep(3)
+        answer = SyncAnswer("b", "between eve", NOW, **done())
+        members = {"sync-request": "last eve", answer_key("b"): write_answer(answer)}
+        await replicas.store.merge(NAME, members, {})
+
+    report = await replicas.sync(
+        replicas.answer("a", 1, **done()),
+        replicas.answer("b", 2),
+        others(),
+        replicas.answer("b", 20, **done(commit=OLD, error="no connection")),
+    )
+    assert [replica.replica for replica in report.replicas] == ["a", "b"]
+    assert not report.succeeded
+    assert 20 <= report.seconds < 22
+
+
+@in_virtual_time
+async def test_a_replica_that_has_finished_is_not_waited_for_again() -> None:
+    """It may already sync for the next request of somebody else."""
+    replicas = Replicas()
+
+    async def other() -> None:
+        await asyncio.sleep(3)
+        await replicas.store.merge(NAME, {"sync-request": "later eve"}, {})
+
+    report = await replicas.sync(
+        replicas.answer("a", 1, **done()), other(), replicas.answer("a", 4)
+    )
+    assert report.succeeded
+    assert report.seconds < 10
+
+
+@in_virtual_time
 async def test_a_missing_permission_is_named() -> None:
     """The user learns which ConfigMap must be writable."""
     wire = Wire(World().cluster)
