@@ -13,13 +13,14 @@ that one only after the waiting Job exists: so the deliveries of all Jobs of the
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
 from openfero_gitops.domain.timestamp import format_seconds
-from openfero_gitops.effects.assess import assess, is_still_firing
+from openfero_gitops.effects.assess import assess, with_last_delivery
+from openfero_gitops.effects.incident import Incident
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 class OpenBreaker(NamedTuple):
     """Why a Job must not start, as a clause.
 
-    At `until` time alone may change that: a later Job may turn out to have healed its alert.
+    `spec_digest` is the version of the operario that did not help. At `until` time alone may
+    change that: a later Job may turn out to have healed its alert.
     """
 
     message: str
+    spec_digest: str
     until: datetime | None
 
 
@@ -49,18 +52,6 @@ class _NotHealed(NamedTuple):
 
     jobs: Sequence[tuple[Remediation, str]]
     until: datetime | None
-
-
-class _Incident(NamedTuple):
-    """What the effects of an incident's Jobs depend on.
-
-    Attributes:
-        jobs: without those that neither started nor have a startsAt: there may be thousands.
-        last_delivery: of an alert without startsAt.
-    """
-
-    jobs: Sequence[Remediation]
-    last_delivery: datetime | None
 
 
 @dataclass(slots=True)
@@ -78,7 +69,7 @@ class Breakers:
         default_factory=lambda: defaultdict(list)
     )
     _not_healed: dict[tuple[str, str], _NotHealed] = field(default_factory=dict)
-    _incidents: dict[str, _Incident] = field(default_factory=dict)
+    _incidents: dict[str, Incident] = field(default_factory=dict)
 
     def add(self, remediation: Remediation) -> None:
         """Add a started Job. All must be added before the first check."""
@@ -100,7 +91,14 @@ class Breakers:
         versions = (remediation.spec_digest, remediation.active_digest or remediation.spec_digest)
         if len(jobs) < limit or jobs[0][0].spec_digest not in versions:
             return None
-        return OpenBreaker(self._message(jobs, limit), until)
+        digest = jobs[0][0].spec_digest
+        way_out = "approve this Job, or change the operario"
+        if digest != remediation.spec_digest:
+            way_out = (
+                "that is the version in the active catalog; by its record, this Job is of another "
+                "one: it waits until that is active, or until it is approved"
+            )
+        return OpenBreaker(f"{self._message(jobs, limit)}; {way_out}", digest, until)
 
     def _latest_not_healed(self, started: list[Remediation]) -> _NotHealed:
         started.sort(key=self._order, reverse=True)
@@ -123,29 +121,12 @@ class Breakers:
     def _assess(self, job: Remediation) -> Assessment | None:
         if job.effect in FINAL_EFFECTS:
             return assess(job, (), self.now)
-        if job.incident not in self._incidents:
-            self._incidents[job.incident] = self._incident(job.incident)
-        jobs, last_delivery = self._incidents[job.incident]
-        deliveries = [(other.starts_at, other.delivered_at) for other in jobs]
-        if last_delivery is not None:
-            deliveries.append((None, last_delivery))
-        for starts_at, delivered_at in deliveries:
-            if is_still_firing(job, starts_at, delivered_at):
-                job = replace(job, still_firing_at=delivered_at)
-                break
-        return assess(job, jobs, self.now)
-
-    def _incident(self, digest: str) -> _Incident:
-        jobs = []
-        last_delivery: datetime | None = None
-        for job in self.by_incident[digest]:
-            if job.uid in self.unconfirmed:
-                continue
-            if job.started or job.starts_at is not None:
-                jobs.append(job)
-            if job.starts_at is None:
-                last_delivery = max(last_delivery or job.delivered_at, job.delivered_at)
-        return _Incident(jobs, last_delivery)
+        incident = self._incidents.get(job.incident)
+        if incident is None:
+            jobs = self.by_incident[job.incident]
+            incident = Incident(other for other in jobs if other.uid not in self.unconfirmed)
+            self._incidents[job.incident] = incident
+        return assess(with_last_delivery(job, incident), incident, self.now)
 
     def _order(self, job: Remediation) -> tuple[datetime, tuple[datetime, str, str]]:
         return (job.started_at or self.now, job.order)
@@ -159,5 +140,5 @@ class Breakers:
         return (
             f"the {counted} of this operario on this target did not heal the alert "
             f"(stop-after-not-healed is {limit}){first}; the latest, Job {latest.key}: "
-            f"{effect_message}; approve this Job, or change the operario"
+            f"{effect_message}"
         )

@@ -221,7 +221,8 @@ def _refusal(remediation: Remediation, index: _Index, envelope: Envelope | None)
         return Refuse(Reason.MAX_WAIT, message)
     if Mode.DRY_RUN in (remediation.options.mode, envelope and envelope.mode):
         return Refuse(Reason.DRY_RUN)
-    if remediation.active_digest and index.breakers.check(remediation) is not None:
+    breaker = index.breakers.check(remediation) if remediation.active_digest else None
+    if breaker is not None and breaker.spec_digest == remediation.spec_digest:
         message = (
             "the operario did not help on this target, and was changed in Git after this Job was "
             "created: the next firing delivery of the alert creates a Job of the new version"

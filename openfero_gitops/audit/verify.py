@@ -101,6 +101,7 @@ _UPDATED_LATER: Final = frozenset(
         keys.ADMITTED_AT,
         keys.ADMITTED_BY,
         keys.APPROVED_BY,
+        keys.APPROVAL_REASON,
         keys.DECISION,
         keys.REASON,
         keys.MESSAGE,

@@ -16,7 +16,7 @@ received: how often alerts are resolved without a remediation.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +26,10 @@ from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
 from openfero_gitops.domain.timestamp import format_seconds
+from openfero_gitops.effects.incident import Incident, has_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
@@ -89,23 +90,16 @@ def is_dry_run(remediation: Remediation) -> bool:
 
 def has_effect(remediation: Remediation) -> bool:
     """Whether a Job has an effect: one of a firing alert that started, or is a dry run."""
-    return remediation.status is Status.FIRING and (
-        _has_run(remediation) or is_dry_run(remediation)
-    )
-
-
-def _has_run(remediation: Remediation) -> bool:
-    """Whether a Job started: one that Kueue has never started only waits."""
-    return remediation.started and (remediation.queue is None or remediation.starts > 0)
+    return remediation.status is Status.FIRING and (has_run(remediation) or is_dry_run(remediation))
 
 
 def assess(
-    remediation: Remediation, incident: Iterable[Remediation], now: datetime
+    remediation: Remediation, incident: Incident | Iterable[Remediation], now: datetime
 ) -> Assessment | None:
     """Return the effect of a remediation at `now`; None if it has none.
 
-    `incident` are all Jobs with its `incident`, itself or not. An effect that is settled as healed
-    or not-healed is returned as it is recorded.
+    `incident` are all Jobs with its `incident`, itself or not; to assess several of them, pass an
+    `Incident`. An effect that is settled as healed or not-healed is returned as it is recorded.
     """
     if not has_effect(remediation):
         return None
@@ -114,8 +108,9 @@ def assess(
         settled = Assessment(remediation.effect, remediation.effect_at, remediation.effect_message)
         if settled.effect in FINAL_EFFECTS:
             return settled
-    others = [job for job in incident if job.key != remediation.key and job.status is Status.FIRING]
-    assessed = _assess(remediation, others, now)
+    if not isinstance(incident, Incident):
+        incident = Incident(incident)
+    assessed = _assess(remediation, incident, now)
     if settled is not None and assessed.effect not in FINAL_EFFECTS:
         return settled
     if is_dry_run(remediation) and assessed.effect is not Effect.PENDING:
@@ -127,15 +122,35 @@ def assess(
 def assess_all(remediations: Iterable[Remediation], now: datetime) -> dict[JobKey, Assessment]:
     """Return the effect of each remediation that has one; `remediations` are all Jobs."""
     remediations = list(remediations)
-    incidents: dict[str, list[Remediation]] = defaultdict(list)
-    for remediation in remediations:
-        if remediation.incident:
-            incidents[remediation.incident].append(remediation)
+    incidents = index_incidents(remediations)
     assessed = (
         (remediation.key, assess(remediation, incidents.get(remediation.incident, ()), now))
         for remediation in remediations
     )
     return {key: assessment for key, assessment in assessed if assessment is not None}
+
+
+def index_incidents(remediations: Iterable[Remediation]) -> dict[str, Incident]:
+    """Group Jobs by incident, without those whose incident is unknown."""
+    jobs: dict[str, list[Remediation]] = defaultdict(list)
+    for remediation in remediations:
+        if remediation.incident:
+            jobs[remediation.incident].append(remediation)
+    return {digest: Incident(group) for digest, group in jobs.items()}
+
+
+def with_last_delivery(remediation: Remediation, incident: Incident) -> Remediation:
+    """Return a Job as it will be once the last delivery of the incident is recorded on it.
+
+    That happens only after the Job for the delivery was created.
+    """
+    began_by = None if remediation.starts_at is None else _same_until(remediation)
+    delivery = incident.last_delivery(began_by)
+    if delivery is None or not is_still_firing(
+        remediation, delivery.starts_at, delivery.delivered_at
+    ):
+        return remediation
+    return replace(remediation, still_firing_at=delivery.delivered_at)
 
 
 def is_still_firing(remediation: Remediation, starts_at: datetime | None, moment: datetime) -> bool:
@@ -153,7 +168,12 @@ def is_still_firing(remediation: Remediation, starts_at: datetime | None, moment
         return False
     if starts_at is None or remediation.starts_at is None:
         return True
-    return starts_at <= remediation.received_at + STARTS_AT_TOLERANCE
+    return starts_at <= _same_until(remediation)
+
+
+def _same_until(remediation: Remediation) -> datetime:
+    """The latest startsAt that is not a later alert's."""
+    return remediation.received_at + STARTS_AT_TOLERANCE
 
 
 def _run_of(remediation: Remediation) -> _Run | None:
@@ -169,15 +189,15 @@ def _run_of(remediation: Remediation) -> _Run | None:
     return _Run(remediation, start, remediation.finished_at)
 
 
-def _assess(remediation: Remediation, others: Sequence[Remediation], now: datetime) -> Assessment:
+def _assess(remediation: Remediation, incident: Incident, now: datetime) -> Assessment:
     run = _run_of(remediation)
     if run is None:
         return Assessment(Effect.PENDING, None, "the Job has not ended")
     resolved = remediation.resolved_at
     if resolved is not None and resolved < run.start:
         return Assessment(Effect.UNKNOWN, resolved, "the alert was resolved before the Job started")
-    refire = _first_refire(run, others)
-    following = _next_run(run, others)
+    refire = _first_refire(run, incident)
+    following = _next_run(run, incident)
     if resolved is None or (refire is not None and refire <= resolved):
         # A resolution after that is the one of the alert that fired again.
         return _assess_unresolved(run, refire, following, now)
@@ -253,33 +273,28 @@ class _NextRun:
         return Assessment(Effect.NOT_HEALED, self.start, message)
 
 
-def _first_refire(run: _Run, others: Iterable[Remediation]) -> datetime | None:
+def _first_refire(run: _Run, incident: Incident) -> datetime | None:
     """When the alert first began to fire again after the start of a run, as far as is known."""
-    return min(
-        (
-            job.starts_at
-            for job in others
-            if job.starts_at is not None
-            and job.starts_at > run.start
-            and run.remediation.starts_at is not None
-            and not same_incident(job, run.remediation)
-        ),
-        default=None,
-    )
+    if run.remediation.starts_at is None:
+        return None
+    for job in incident.began_after(run.start):
+        if job.key != run.remediation.key and not same_incident(job, run.remediation):
+            return job.starts_at
+    return None
 
 
-def _next_run(run: _Run, others: Iterable[Remediation]) -> _NextRun | None:
-    starts = [
-        _NextRun(job.started_at, job)
-        for job in others
-        if _has_run(job)
-        and job.started_at is not None
-        and job.started_at > run.end
-        and (job.starts_at == run.remediation.starts_at or same_incident(job, run.remediation))
-    ]
-    return min(
-        starts, key=lambda following: (following.start, following.remediation.order), default=None
-    )
+def _next_run(run: _Run, incident: Incident) -> _NextRun | None:
+    remediation = run.remediation
+    starts_at = remediation.starts_at
+    began_by = None if starts_at is None else max(starts_at, _same_until(remediation))
+    for job in incident.ran_after(run.end, began_by):
+        if (
+            job.key != remediation.key
+            and job.started_at is not None
+            and (job.starts_at == starts_at or same_incident(job, remediation))
+        ):
+            return _NextRun(job.started_at, job)
+    return None
 
 
 def _rough(duration: timedelta) -> str:

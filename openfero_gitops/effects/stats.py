@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.effects.assess import assess, is_dry_run
+from openfero_gitops.effects.assess import assess, index_incidents, is_dry_run
+from openfero_gitops.effects.incident import has_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -113,17 +114,13 @@ def report_stats(
         now: the current time (UTC).
         selects: those that count.
     """
-    incidents: dict[str, list[Remediation]] = defaultdict(list)
-    selected: list[Remediation] = []
-    for remediation in remediations:
-        if remediation.incident:
-            incidents[remediation.incident].append(remediation)
-        if selects(remediation):
-            selected.append(remediation)
+    remediations = list(remediations)
+    incidents = index_incidents(remediations)
+    selected = [remediation for remediation in remediations if selects(remediation)]
     ran = [
         _Assessed(each, assess(each, incidents.get(each.incident, [each]), now))
         for each in selected
-        if each.started or is_dry_run(each)
+        if has_run(each) or is_dry_run(each)
     ]
     groups: dict[tuple[str, str], list[_Assessed]] = defaultdict(list)
     for assessed in ran:
@@ -154,7 +151,7 @@ def _of_commit(operario: str, commit: str, group: Sequence[_Assessed]) -> Commit
 
 
 def _run_stats(group: Sequence[_Assessed]) -> RunStats:
-    runs = [assessed for assessed in group if assessed.remediation.started]
+    runs = [assessed for assessed in group if has_run(assessed.remediation)]
     phases = Counter(assessed.remediation.phase for assessed in runs)
     received = [assessed.remediation.received_at for assessed in group]
     return RunStats(
@@ -162,7 +159,7 @@ def _run_stats(group: Sequence[_Assessed]) -> RunStats:
         succeeded=phases[Phase.SUCCEEDED],
         failed=phases[Phase.FAILED],
         effects=_effect_counts(runs),
-        dry_runs=_effect_counts([each for each in group if not each.remediation.started]),
+        dry_runs=_effect_counts([each for each in group if is_dry_run(each.remediation)]),
         first_received_at=min(received),
         last_received_at=max(received),
     )

@@ -157,9 +157,21 @@ def test_what_anybody_may_change_is_listed_as_such(pointer: str, value: object) 
     assert pointers(verification.changed) == [pointer]
 
 
-@pytest.mark.parametrize("annotation", [keys.DECISION, keys.APPROVED_BY, keys.RESOLVED_AT])
-def test_what_admission_writes_is_no_difference(annotation: str) -> None:
-    """Annotations that admission writes are no difference."""
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        keys.DECISION,
+        keys.APPROVED_BY,
+        keys.APPROVAL_REASON,
+        keys.RESOLVED_AT,
+        keys.STILL_FIRING_AT,
+        keys.EFFECT,
+        keys.EFFECT_AT,
+        keys.EFFECT_MESSAGE,
+    ],
+)
+def test_what_is_written_later_is_no_difference(annotation: str) -> None:
+    """Annotations that are written after a Job was created are no difference."""
     assert verified(stored(annotations={annotation: "x"})) == Verification(Proof.VERIFIED)
 
 

@@ -1,0 +1,122 @@
+"""The Jobs of an incident, in the orders in which their effects need them.
+
+An effect depends on the other Jobs of its incident. Whoever assesses many Jobs of one incident
+builds the index once: otherwise the time grows with the square of their number.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from openfero_gitops.domain.alert import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from openfero_gitops.domain.remediation import Remediation
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+class LastDelivery(NamedTuple):
+    """When an alert was last delivered as firing, and its startsAt, if it has one."""
+
+    delivered_at: datetime
+    starts_at: datetime | None
+
+
+class _Sorted(NamedTuple):
+    """Jobs in the order of `moments`, which has a moment of each."""
+
+    moments: list[datetime]
+    jobs: list[Remediation]
+
+
+def has_run(remediation: Remediation) -> bool:
+    """Whether a Job started: one that Kueue has never started only waits."""
+    return remediation.started and (remediation.queue is None or remediation.starts > 0)
+
+
+class Incident:
+    """The Jobs for firing alerts of an incident, each order sorted when it is first needed."""
+
+    def __init__(self, jobs: Iterable[Remediation]) -> None:
+        """Take the Jobs with the same `incident`, in any order."""
+        self._jobs = [job for job in jobs if job.status is Status.FIRING]
+
+    def began_after(self, moment: datetime) -> Iterator[Remediation]:
+        """The Jobs whose startsAt is after a moment, the earliest first."""
+        moments, jobs = self._dated
+        for number in range(bisect_right(moments, moment), len(jobs)):
+            yield jobs[number]
+
+    def ran_after(self, moment: datetime, began_by: datetime | None) -> Iterator[Remediation]:
+        """The Jobs that started after a moment, the earliest first.
+
+        With `began_by`, those without a startsAt are left out, and the rest once none follows that
+        began by then; without it, those that have a startsAt.
+        """
+        moments, jobs = self._undated_runs if began_by is None else self._dated_runs
+        for number in range(bisect_right(moments, moment), len(jobs)):
+            if began_by is not None and self._earliest[number] > began_by:
+                return
+            yield jobs[number]
+
+    def last_delivery(self, began_by: datetime | None) -> LastDelivery | None:
+        """The last delivery of an alert that began by a moment (None: whenever).
+
+        One without a startsAt may have begun at any time. None if there is no such delivery.
+        """
+        moments = self._dated.moments
+        dated = len(moments) if began_by is None else bisect_right(moments, began_by)
+        found = [*self._delivered[max(dated - 1, 0) : dated], *self._undated_delivery]
+        return max(found, key=lambda delivery: delivery.delivered_at, default=None)
+
+    @cached_property
+    def _dated(self) -> _Sorted:
+        return _sort(self._jobs, lambda job: job.starts_at)
+
+    @cached_property
+    def _dated_runs(self) -> _Sorted:
+        jobs = (job for job in self._jobs if has_run(job) and job.starts_at is not None)
+        return _sort(jobs, lambda job: job.started_at)
+
+    @cached_property
+    def _undated_runs(self) -> _Sorted:
+        jobs = (job for job in self._jobs if has_run(job) and job.starts_at is None)
+        return _sort(jobs, lambda job: job.started_at)
+
+    @cached_property
+    def _earliest(self) -> list[datetime]:
+        """For each of the dated runs, the earliest startsAt from there on."""
+        moments = [job.starts_at or _NEVER for job in reversed(self._dated_runs.jobs)]
+        return list(accumulate(moments, min))[::-1]
+
+    @cached_property
+    def _delivered(self) -> list[LastDelivery]:
+        """For each of the dated Jobs, the last delivery of those that began no later."""
+        deliveries = (LastDelivery(job.delivered_at, job.starts_at) for job in self._dated.jobs)
+        return list(accumulate(deliveries, _later))
+
+    @cached_property
+    def _undated_delivery(self) -> list[LastDelivery]:
+        """The last delivery without a startsAt, if there is any."""
+        moments = [job.delivered_at for job in self._jobs if job.starts_at is None]
+        return [LastDelivery(max(moments), None)] if moments else []
+
+
+def _sort(
+    jobs: Iterable[Remediation], moment_of: Callable[[Remediation], datetime | None]
+) -> _Sorted:
+    """Sort the Jobs that have a moment by it, then by their order."""
+    pairs = [(moment, job) for job in jobs if (moment := moment_of(job)) is not None]
+    pairs.sort(key=lambda pair: (pair[0], pair[1].order))
+    return _Sorted([moment for moment, _ in pairs], [job for _, job in pairs])
+
+
+def _later(last: LastDelivery, delivery: LastDelivery) -> LastDelivery:
+    return delivery if delivery.delivered_at > last.delivered_at else last
