@@ -18,6 +18,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.incident import IncidentIndex
 from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class State:
         self._elector = elector
         self._observer = observer
         self._view = view
+        self._incidents = IncidentIndex(view)
         self._control = control
         self._cluster_findings = cluster_findings
         self._deliveries = deliveries
@@ -216,7 +218,7 @@ class State:
 
         None if it has no effect.
         """
-        return assess(remediation, self._view.incident_of(remediation), self._now())
+        return assess(remediation, self._incidents.of(remediation), self._now())
 
     def unresolved(self) -> Sequence[Unresolved]:
         """Return what failed or did not heal, while its alert fires."""

@@ -27,6 +27,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.remediation import Remediation
 from openfero_gitops.effects.assess import assess, has_effect, is_dry_run
+from openfero_gitops.effects.incident import IncidentIndex
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 
@@ -106,6 +107,7 @@ class Settler:
         """Take the dependencies; nothing is started."""
         self._jobs = jobs
         self._view = view
+        self._incidents = IncidentIndex(view)
         self._catalog = catalog
         self._counts = counts
         self._now = now
@@ -198,7 +200,7 @@ class Settler:
                 progress.schedule(listed.uid, None)
                 continue
             now = self._now()
-            assessment = self._assess(job, now)
+            assessment = assess(job, self._incidents.of(job), now)
             if assessment is None or assessment.effect in (Effect.PENDING, job.effect):
                 progress.schedule(job.uid, assessment.next_change if assessment else None)
                 continue
@@ -221,10 +223,6 @@ class Settler:
         if stopped is None:
             return None
         return stopped.retry_after if isinstance(stopped, Throttled) else 0.0
-
-    def _assess(self, job: Remediation, now: datetime) -> Assessment | None:
-        incident = self._view.incident_of(job)
-        return assess(job, incident, now)
 
     async def _settle(self, job: Remediation, assessment: Assessment, term: RunningTerm) -> None:
         """Record an effect, unless another leader has recorded one.

@@ -22,6 +22,7 @@ from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.domain.text import labels, listed, plural, printable
 from openfero_gitops.domain.watchdog import overdue, read_delivery
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.incident import Incident
 from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
@@ -305,8 +306,9 @@ def _recent(incidents: Iterable[Sequence[Remediation]], now: datetime) -> Recent
     phases: Counter[Phase] = Counter()
     effects: Counter[Effect] = Counter()
     started = 0
-    for incident in incidents:
-        for remediation in incident:
+    for jobs in incidents:
+        incident = Incident(jobs)
+        for remediation in jobs:
             start = remediation.started_at
             if not remediation.started or start is None or start < now - RECENT:
                 continue

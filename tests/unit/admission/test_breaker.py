@@ -378,6 +378,22 @@ def test_another_version_written_on_a_job_does_not_help() -> None:
     assert reason(*in_vain(), waiting(spec_digest=""), active=active) is Reason.NOT_HELPING
 
 
+def test_a_leader_whose_catalog_is_behind_does_not_refuse_the_new_version() -> None:
+    """It cannot tell such a Job from one on which another version was written, and waits."""
+    behind = catalog(operario(options=PATIENT))
+    decided = decision(*in_vain(), waiting(spec_digest="new"), active=behind)
+    assert isinstance(decided, Wait)
+    assert decided.reason is Reason.NOT_HELPING
+    assert decided.message.endswith(
+        "Job jobs/run-2: still firing 16m after the Job ended; that is the version in the active "
+        "catalog; by its record, this Job is of another one: it waits until that is active, or "
+        "until it is approved"
+    )
+    assert decision(*in_vain(), waiting(spec_digest="new", approved_by="ada"), active=behind) == (
+        Admit()
+    )
+
+
 @pytest.mark.parametrize(("recorded", "in_git"), [(None, 3), (9, 3), (3, None)])
 def test_the_stricter_limit_counts(recorded: int | None, in_git: int | None) -> None:
     """Whether it is the recorded one or that of the operario in Git."""

@@ -117,6 +117,17 @@ def test_dry_runs_are_no_runs() -> None:
     assert dry_runs.median_to_heal == minutes(2)
 
 
+def test_a_job_that_kueue_never_started_is_no_run() -> None:
+    """It waits in the queue, or was cancelled there."""
+    values = {"suspended": True, "queue": "batch", "labels": {"alertname": "Q"}}
+    queued = running("a", phase=Phase.QUEUED, **values)
+    cancelled = running("b", phase=Phase.CANCELLED, **values)
+    assert report(queued, cancelled).total is None
+    total = report(queued, running("c", starts=1, **values | {"suspended": False})).total
+    assert total is not None
+    assert (total.runs, total.effects.total, total.dry_runs.total) == (1, 1, 0)
+
+
 def test_a_run_for_a_resolved_alert_has_no_effect() -> None:
     """Runs of a resolved operario are counted, without an effect."""
     total = report(finished(status=Status.RESOLVED)).total
