@@ -18,7 +18,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.effects.assess import assess
-from openfero_gitops.effects.incident import IncidentIndex
+from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:

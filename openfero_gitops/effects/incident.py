@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.jobs.view import View
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -108,28 +107,6 @@ class Incident:
         """The last delivery without a startsAt, if there is any."""
         moments = [job.delivered_at for job in self._jobs if job.starts_at is None]
         return [LastDelivery(max(moments), None)] if moments else []
-
-
-class IncidentIndex:
-    """The incidents of the view, each indexed once until a Job changes."""
-
-    def __init__(self, view: View) -> None:
-        """Take the view; nothing is read yet."""
-        self._view = view
-        self._changes = -1
-        self._incidents: dict[str, Incident] = {}
-
-    def of(self, remediation: Remediation) -> Incident:
-        """Return the incident of a Job; if it is unknown, the Job alone."""
-        digest = remediation.incident
-        if not digest:
-            return Incident([remediation])
-        if self._changes != self._view.changes:
-            self._changes = self._view.changes
-            self._incidents = {}
-        if digest not in self._incidents:
-            self._incidents[digest] = Incident(self._view.of_incident(digest))
-        return self._incidents[digest]
 
 
 def _sort(

@@ -27,7 +27,7 @@ from openfero_gitops.domain.errors import (
 )
 from openfero_gitops.domain.remediation import Remediation
 from openfero_gitops.effects.assess import assess, has_effect, is_dry_run
-from openfero_gitops.effects.incident import IncidentIndex
+from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 

@@ -17,7 +17,8 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.effects import assess as assessing
 from openfero_gitops.effects.assess import assess_all
-from openfero_gitops.effects.incident import Incident, IncidentIndex, has_run
+from openfero_gitops.effects.incident import Incident, has_run
+from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.jobs.view import View
 from tests.support.build import NOW, finished, minutes, remediation, running
 
