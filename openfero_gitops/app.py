@@ -258,9 +258,8 @@ class Controller:
             receivers=alertmanagers(settings),
             view=self.view,
             catalog=self._catalog,
-            decisions=lambda: self._admitter.decisions,
             counts=self.metrics,
-            now=_now,
+            now=self.clock.now,
             external_url=settings.external_url,
         )
         self._lease = KubernetesLease(lease_api or api, namespaces.controller)

@@ -22,6 +22,7 @@ import aiohttp
 import structlog
 
 from openfero_gitops import __version__
+from openfero_gitops.alertmanager.resolver import Resolver
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.errors import AlertmanagerError, UsageError
 from openfero_gitops.domain.text import printable
@@ -132,11 +133,18 @@ def _trusting(content: bytes) -> ssl.SSLContext:
 class Alertmanager:
     """One Alertmanager; of a cluster, each member is one."""
 
-    def __init__(self, url: str, access: Access, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        access: Access,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+        resolver: Resolver | None = None,
+    ) -> None:
         """Take its address, without a slash at its end."""
         self.url = url
         self._access = access
         self._timeout_seconds = timeout_seconds
+        self._resolver = resolver or Resolver()
 
     async def send(self, alerts: Sequence[Mapping[str, Any]]) -> None:
         """Send alerts as its API v2 reads them.
@@ -153,7 +161,10 @@ class Alertmanager:
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
-                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(resolver=self._resolver),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                ) as session,
                 session.post(
                     self.url + _API,
                     data=body,

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.admission.decide import Wait, decide
+from openfero_gitops.admission.decide import decide
+from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Envelope
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.domain.catalog import Catalog, Revision
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.lease import LeaseRecord
@@ -153,7 +155,7 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     actions = [
         *_actions_of_controller(records, leader),
         *_actions_of_watchdog(records, now),
-        *_actions_of_jobs(jobs, decisions),
+        *_actions_of_jobs(jobs, list_not_helping(jobs, envelope.remember, now)),
         *_actions_of_results(by_incident.values(), envelope.remember, now),
     ]
     topics = list(Topic)
@@ -239,20 +241,20 @@ def _actions_of_watchdog(records: Records, now: datetime) -> Iterator[Action]:
 
 
 def _actions_of_jobs(
-    jobs: Iterable[Remediation], decisions: Mapping[JobKey, Decision]
+    jobs: Iterable[Remediation], not_helping: Mapping[JobKey, NotHelping]
 ) -> Iterator[Action]:
     """What waits for a person, and what runs but makes no progress."""
     for remediation in jobs:
         job, about = remediation.key, alert_text(remediation)
-        decision = decisions.get(job)
         if remediation.waiting and remediation.deleting:
             continue
-        if isinstance(decision, Wait) and decision.reason is Reason.NOT_HELPING:
+        if (state := not_helping.get(job)) is not None:
+            verb = "approve" if remediation.waiting else "trace"
             yield Action(
                 Topic.NOT_HELPING,
-                f"{about}: {decision.message or decision.reason.text}",
-                remediation.received_at,
-                f"openfero-gitops approve {job}",
+                f"{about}: {state.message}",
+                state.since,
+                f"openfero-gitops {verb} {job}",
                 remediation,
             )
         elif remediation.phase is Phase.AWAITING_APPROVAL:

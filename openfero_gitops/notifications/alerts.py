@@ -6,10 +6,10 @@ Its times are read from the Job. So every leader sends the same alerts, and a ch
 is not visible in Alertmanager.
 
 `OpenFeroRemediating` lasts while a Job of a firing alert runs. If the Job succeeded, it lasts until
-the effect is known: the rules of Prometheus need minutes to see that the cause is gone, and a page
-for what was just healed would be sent in vain. It ends if the Job fails, if its Pod does not start,
-if the alert fires longer than `heals-within`, and if the controller dies. A Job in a Kueue queue
-does not remediate yet.
+the alert is resolved, for a few minutes at most: the rules of Prometheus need them to see that the
+cause is gone, and a page for what was just healed would be sent in vain. It ends if the Job fails,
+if its Pod does not start, and if the controller dies. A Job in a Kueue queue does not remediate
+yet.
 
 Two remediations with the same alert and operario are one alert, described by the newer one.
 """
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from openfero_gitops.admission.decide import Wait
+from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import (
@@ -31,7 +32,6 @@ from openfero_gitops.domain.notification import (
     Notification,
     NotificationKind,
 )
-from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_seconds
@@ -39,10 +39,10 @@ from openfero_gitops.effects.assess import assess
 from openfero_gitops.effects.unresolved import find_unresolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
-    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.effects.unresolved import Unresolved
 
@@ -53,6 +53,11 @@ if TYPE_CHECKING:
 MAX_NOTIFICATIONS: Final = 1000
 MAX_BYTES: Final = 2 * 1024 * 1024
 _MAX_TEXT_CHARACTERS: Final = 900
+#: How long OpenFeroRemediating lasts at most after a success. An inhibition mutes the alert for the
+#: controller's webhook too. That the alert was resolved is delivered only after the inhibition has
+#: ended, when Prometheus sends it again, which it does for 15 minutes. So this leaves it time, also
+#: if the Job took some minutes after the alert was resolved.
+MAX_REMEDIATING_AFTER_SUCCESS: Final = timedelta(minutes=5)
 #: Alertmanager refuses other label names, unless it supports UTF-8 in them.
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _URGENCY: Final = {kind: place for place, kind in enumerate(NotificationKind)}
@@ -97,15 +102,14 @@ class _Listed:
 class _Facts:
     """What a finding depends on besides the remediation."""
 
-    decisions: Mapping[JobKey, Decision]
+    not_helping: Mapping[JobKey, NotHelping]
     incidents: Incidents
     remember: timedelta
     now: datetime
 
 
 def list_notifications(
-    remediations: Iterable[Remediation],
-    decisions: Mapping[JobKey, Decision],
+    remediations: Sequence[Remediation],
     incidents: Incidents,
     *,
     remember: timedelta,
@@ -117,14 +121,14 @@ def list_notifications(
 
     Args:
         remediations: all of them, the waiting ones with what the active catalog requires.
-        decisions: the leader's last ones on waiting Jobs.
         incidents: returns all remediations of the incident of one.
         remember: how long a failure is reported at most, after the end of its Job.
         external_url: the address of the pages, without a slash at its end; may be empty.
         now: the time.
         before: the last result. It only saves building what did not change since.
     """
-    facts = _Facts(decisions, incidents, remember, now)
+    not_helping = list_not_helping(remediations, remember, now)
+    facts = _Facts(not_helping, incidents, remember, now)
     before = before or Notifications({})
     listed: dict[str, _Listed] = {}
     chosen: dict[Identity, _Listed] = {}
@@ -180,15 +184,13 @@ def _order(listed: _Listed) -> tuple[int, datetime, str]:
     return (_URGENCY[finding.kind], finding.since, finding.remediation.uid)
 
 
-def _find_waiting(remediation: Remediation, facts: _Facts) -> _Finding | None:
-    decision = facts.decisions.get(remediation.key)
-    since = remediation.received_at
-    if isinstance(decision, Wait) and decision.reason is Reason.NOT_HELPING:
-        detail = decision.message or Reason.NOT_HELPING.text
-        return _Finding(NotificationKind.NOT_HELPING, remediation, since, detail=detail)
+def _find_held_back(remediation: Remediation, facts: _Facts) -> _Finding | None:
+    if (state := facts.not_helping.get(remediation.key)) is not None:
+        kind = NotificationKind.NOT_HELPING
+        return _Finding(kind, remediation, state.since, state.until, state.message)
     if remediation.phase is Phase.AWAITING_APPROVAL:
-        detail = remediation.message
-        return _Finding(NotificationKind.APPROVAL_NEEDED, remediation, since, detail=detail)
+        kind, since = NotificationKind.APPROVAL_NEEDED, remediation.received_at
+        return _Finding(kind, remediation, since, detail=remediation.message)
     return None
 
 
@@ -212,10 +214,11 @@ def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
     incident = facts.incidents(remediation)
     if len(incident) == 1 and remediation.resolved_at is not None:
         return None  # whatever its effect is: it does not fire any more
-    ended_at = remediation.finished_at or remediation.received_at
-    deadline = ended_at + remediation.options.heals_within
-    pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), deadline)
-    if len(incident) == 1 and remediation.effect is None and facts.now < deadline:
+    ended_at = _ended_at(remediation)
+    heals_within = remediation.options.heals_within
+    until = ended_at + min(heals_within, MAX_REMEDIATING_AFTER_SUCCESS)
+    pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), until)
+    if len(incident) == 1 and remediation.effect is None and facts.now < ended_at + heals_within:
         return pending  # as below, but most remediations are like this
     unresolved = find_unresolved(remediation, incident, facts.remember, facts.now)
     if unresolved is not None:
@@ -232,8 +235,9 @@ def _finding(kind: NotificationKind, unresolved: Unresolved) -> _Finding:
 
 
 _RULES: Final[Mapping[Phase, Callable[[Remediation, _Facts], _Finding | None]]] = {
-    Phase.WAITING: _find_waiting,
-    Phase.AWAITING_APPROVAL: _find_waiting,
+    Phase.WAITING: _find_held_back,
+    Phase.AWAITING_APPROVAL: _find_held_back,
+    Phase.REFUSED: _find_held_back,
     Phase.RUNNING: _find_running,
     Phase.FAILED: _find_failed,
     Phase.SUCCEEDED: _find_succeeded,
@@ -242,6 +246,10 @@ _RULES: Final[Mapping[Phase, Callable[[Remediation, _Facts], _Finding | None]]] 
 
 def _began_at(remediation: Remediation) -> datetime:
     return remediation.admitted_at or remediation.started_at or remediation.received_at
+
+
+def _ended_at(remediation: Remediation) -> datetime:
+    return remediation.finished_at or remediation.received_at
 
 
 def _build(listed: _Listed, external_url: str) -> Notification:
@@ -292,10 +300,11 @@ def _words(finding: _Finding) -> tuple[str, str, str]:
             description = "; ".join(filter(None, (description, detail)))
             return f"{name}: the remediation waits for approval", description, "approve"
         case NotificationKind.NOT_HELPING:
+            state, command = ("waits", "approve") if remediation.waiting else ("refused", "trace")
             return (
                 f"{name}: remediations do not help, so no further one starts",
-                f"{job} waits: {detail}",
-                "approve",
+                f"{job} {state}: {detail}",
+                command,
             )
         case NotificationKind.FAILED:
             description = f"{job} failed: {detail}" if detail else f"{job} failed"
@@ -305,6 +314,6 @@ def _words(finding: _Finding) -> tuple[str, str, str]:
             return f"{name}: the remediation did not help", description, "trace"
     description = f"{job} is running"
     if finding.until is not None:
-        until = format_seconds(finding.until)
+        until = format_seconds(_ended_at(remediation) + remediation.options.heals_within)
         description = f"{job} succeeded; the alert should be resolved by {until} (heals-within)"
     return f"{name} is being remediated", description, "trace"

@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.notification import Notification
-    from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.notifications.alerts import Identity
     from openfero_gitops.ports import AlertReceiver, NotificationCounts, RunningTerm
@@ -49,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 #: Changes within this time are sent together.
 _BATCH_WINDOW_SECONDS: Final = 0.5
-#: Decisions and the catalog change without an event of the view.
+#: The catalog and effects change without an event of the view.
 _POLL_SECONDS: Final = 2.0
 #: Listing the alerts blocks the event loop: it gets a twentieth of the time at most.
 _IDLE_PER_BUSY: Final = 19.0
@@ -133,17 +131,18 @@ class Notifier:
         receivers: Iterable[AlertReceiver],
         view: View,
         catalog: Callable[[], Catalog | None],
-        decisions: Callable[[], Iterable[tuple[Remediation, Decision]]],
         counts: NotificationCounts,
         now: Callable[[], datetime],
         external_url: str = "",
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take what is read, and who gets the alerts; `decisions` are the leader's last ones."""
+        """Take what is read, and who gets the alerts.
+
+        `now` may raise ClockWrong, which ends `run`.
+        """
         self._channels = [_Channel(receiver) for receiver in receivers]
         self._view = view
         self._catalog = catalog
-        self._decisions = decisions
         self._counts = counts
         self._now = now
         self._external_url = external_url
@@ -202,7 +201,6 @@ class Notifier:
         before = self._wanted
         self._wanted = list_notifications(
             with_requirements(self._view, catalog),
-            {remediation.key: decision for remediation, decision in self._decisions()},
             self._view.incident_of,
             remember=(catalog.envelope if catalog else Envelope()).remember,
             external_url=self._external_url,

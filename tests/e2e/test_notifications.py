@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from tests.support.alertmanagers import (
     send,
     silent_server,
 )
+from tests.support.paths import ROOT
 from tests.support.process import free_port
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
@@ -44,6 +47,15 @@ WITHIN_SECONDS = 60.0
 #: Of the routes in this test, and of the example: shorter here, so that the test is.
 GROUP_INTERVAL_SECONDS = 2
 EXAMPLE_GROUP_INTERVAL_SECONDS = 20
+#: Shorter than in production: how long a page is held back after a success, and how long Prometheus
+#: sends a resolved alert again. heals-within must be longer than both, as by default.
+SHORTENED = """
+from datetime import timedelta
+from openfero_gitops.notifications import alerts
+alerts.MAX_REMEDIATING_AFTER_SUCCESS = timedelta(seconds=10)
+"""
+RESENT_SECONDS = 45
+HELPED = {"alertname": "KubeQuotaFullyUsed", "namespace": "lab"}
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +133,15 @@ def pair(
         # Those that the example holds back.
         ("KubePodNotReady", {}, {"run_for": "15s", "fail": "true"}),
         ("KubeHpaMaxedOut", {}, {"run_for": "forever"}),
+        (HELPED["alertname"], {"openfero.io/heals-within": "1m"}, {"run_for": "3s"}),
         *((kind.value, {}, {}) for kind in NotificationKind),
     ):
         repository.write(f"{name.lower()}.json", operario(name, annotations=options, **pod))
     repository.commit("Operarios")
+    shortened = folder / "shortened"
+    shortened.mkdir()
+    (shortened / "sitecustomize.py").write_text(SHORTENED)
+    path = os.pathsep.join((str(shortened), str(ROOT)))
     a, b = (
         Replica(
             folder,
@@ -134,6 +151,7 @@ def pair(
             repository=repository.url,
             alertmanager_url=",".join([*alertmanagers, *broken]),
             external_url="https://openfero.example.com/heal/",
+            environment={"PYTHONPATH": path},
         )
         for name in "ab"
     )
@@ -142,6 +160,29 @@ def pair(
         configure(folder, configuration(people, *webhooks), alertmanagers)
         eventually(lambda: a.leads or b.leads)
         yield a, b
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helped(alertmanagers: list[str], pair: tuple[Replica, Replica]) -> Iterator[None]:
+    """Let an alert be resolved while its Job runs; the other tests run at the same time."""
+    over = threading.Event()
+
+    def play_prometheus() -> None:
+        began = datetime.now(UTC)
+        send(alertmanagers, began, **HELPED)
+        running = HELPED | {"alertname": REMEDIATING}
+        pair[0].wait_for(lambda: everywhere(alertmanagers, **running))
+        resolved = datetime.now(UTC)
+        last = time.monotonic() + RESENT_SECONDS
+        while time.monotonic() < last and not over.is_set():
+            send(alertmanagers, began, resolved, **HELPED)
+            over.wait(1)
+
+    thread = threading.Thread(target=play_prometheus)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 def eventually(look: Callable[[], Any], patience: float = 180.0) -> Any:
@@ -306,6 +347,19 @@ def test_alerts_of_our_own_start_no_job(
     jobs = kubectl.json("get", "jobs", "-n", shared_namespace)["items"]
     assert jobs
     assert not [job for job in jobs if "openfero" in job["metadata"]["name"]]
+
+
+def test_what_helped_while_the_page_was_held_back_is_healed(
+    people: Inbox, pair: tuple[Replica, Replica]
+) -> None:
+    """The controller hears that the alert is resolved once nothing mutes that, and nobody else."""
+
+    def effect() -> str:
+        [item] = pair[1].get(f"/api/remediations?alert={HELPED['alertname']}")["items"] or [{}]
+        return str(item.get("effect", ""))
+
+    eventually(lambda: effect() == "healed")
+    assert not people.pages(**HELPED)
 
 
 def test_a_page_is_held_back_while_a_remediation_runs(

@@ -95,7 +95,7 @@ async def test_alertmanager_accepts_every_alert(url: str, authority: Authority) 
         finished("c", labels=labels, phase=Phase.FAILED, message="\ud800" * 10_000, ended=NOW),
     ]
     listed = list_notifications(
-        jobs, {}, lambda job: [job], remember=minutes(60), external_url="https://x", now=NOW
+        jobs, lambda job: [job], remember=minutes(60), external_url="https://x", now=NOW
     )
     alerts = [alert_body(alert, NOW + timedelta(days=10_000)) for alert in listed.alerts.values()]
     access = Access(ca_file=authority.certificate)

@@ -121,9 +121,13 @@ def configure(folder: Path, config: Mapping[str, Any], urls: Sequence[str]) -> N
             pass
 
 
-def send(urls: Sequence[str], starts_at: datetime, **labels: str) -> None:
-    """Send a firing alert to every Alertmanager, as Prometheus does."""
+def send(
+    urls: Sequence[str], starts_at: datetime, ends_at: datetime | None = None, **labels: str
+) -> None:
+    """Send an alert to every Alertmanager, as Prometheus does; it is resolved if it has an end."""
     alert = {"labels": labels, "startsAt": starts_at.isoformat(), "annotations": {}}
+    if ends_at is not None:
+        alert["endsAt"] = ends_at.isoformat()
     for url in urls:
         request = urllib.request.Request(
             f"{url}/api/v2/alerts",

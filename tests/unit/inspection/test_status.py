@@ -180,6 +180,10 @@ def test_an_operario_that_does_not_help_waits_for_a_person() -> None:
     assert status.waiting == {"not-helping": 1}
     [action] = [action for action in status.actions if action.topic is Topic.NOT_HELPING]
     assert action.command == "openfero-gitops approve jobs/job-4"
+    pause = Pause(PauseCause.COMMAND, "ada paused admission")
+    paused = summarize(records(*earlier, waiting, pause=pause), NOW)
+    assert paused.waiting == {"paused": 1}
+    assert action in paused.actions
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfero_gitops.admission.decide import Decision, Wait
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import NotificationKind, is_own_alert
 from openfero_gitops.domain.operario import Options
-from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import JobKey, Phase
+from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.notifications.alerts import (
     MAX_BYTES,
     MAX_NOTIFICATIONS,
@@ -25,27 +23,18 @@ from openfero_gitops.notifications.alerts import (
 from tests.support.build import COMMIT, NOW, finished, minutes, remediation, running
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from openfero_gitops.domain.notification import Notification
     from openfero_gitops.domain.remediation import Remediation
 
 REMEMBER = timedelta(hours=24)
 END = NOW + minutes(2)
 TARGET = {"pod": "web-1", "severity": "page"}
-NO_DECISIONS: Mapping[JobKey, Decision] = {}
 
 
-def notify(
-    *jobs: Remediation,
-    at: datetime = NOW,
-    decisions: Mapping[JobKey, Decision] = NO_DECISIONS,
-    url: str = "",
-) -> Notifications:
+def notify(*jobs: Remediation, at: datetime = NOW, url: str = "") -> Notifications:
     """List the alerts for some Jobs, which are all that exist."""
     return list_notifications(
         jobs,
-        decisions,
         lambda job: [other for other in jobs if other.incident == job.incident],
         remember=REMEMBER,
         external_url=url,
@@ -173,23 +162,69 @@ def test_an_alert_that_fired_again_is_reported_until_it_is_resolved_again() -> N
     assert kinds(first, much_later, at=late) == []
 
 
+def in_vain(**given: Any) -> list[Remediation]:
+    """Return three remediations in a row that did not help, and the one after them."""
+    jobs = [
+        unhealed(
+            f"job-{attempt}", attempt=attempt, target="t", received_at=NOW - minutes(9 - attempt)
+        )
+        for attempt in (1, 2, 3)
+    ]
+    return [*jobs, remediation("next", **{"attempt": 4, "target": "t"} | given)]
+
+
+def reported(*jobs: Remediation, at: datetime = NOW) -> list[Notification]:
+    """Return the alerts because nothing helps."""
+    alerts = notify(*jobs, at=at).alerts.values()
+    return [alert for alert in alerts if alert.kind is NotificationKind.NOT_HELPING]
+
+
 def test_what_waits_because_nothing_helps_is_reported() -> None:
-    """The reason comes from the leader's decision; approval is not asked for twice."""
-    job = remediation(phase=Phase.AWAITING_APPROVAL)
-    wait = Wait(Reason.NOT_HELPING, message="the last 3 remediations did not help")
-    alert = only(job, decisions={job.key: wait})
+    """Approval is not asked for twice; whether admission is paused does not count."""
+    jobs = in_vain(phase=Phase.AWAITING_APPROVAL)
+    [alert] = reported(*jobs)
 
     assert alert.labels["alertname"] == "OpenFeroNotHelping"
-    assert alert.annotations["description"] == (
-        "Job jobs/job-1 of operario restart-pod at commit 111111111111 waits: the last 3 "
-        "remediations did not help"
+    description = alert.annotations["description"]
+    assert description.startswith(
+        "Job jobs/next of operario restart-pod at commit 111111111111 waits: the last 3 Jobs of "
     )
-    other = {job.key: Wait(Reason.COOLDOWN)}
-    assert kinds(remediation(), decisions=other) == []
+    assert alert.annotations["command"] == "openfero-gitops approve jobs/next"
+    assert kinds(remediation(phase=Phase.AWAITING_APPROVAL)) == ["OpenFeroApprovalNeeded"]
+    assert "OpenFeroApprovalNeeded" not in kinds(*jobs)
+    assert not reported(*in_vain(approved_by="ada"))
+
+
+def test_it_goes_on_after_the_job_was_refused_because_it_waited_too_long() -> None:
+    """The alert has the same start through all attempts, and ends with the alert or `remember`."""
+    refused = {"phase": Phase.REFUSED, "reason": "max-wait", "message": "it waited too long"}
+    hour = NOW + minutes(60)
+    again = remediation("again", attempt=5, target="t", received_at=hour)
+    [first] = reported(*in_vain())
+    [meanwhile] = reported(*in_vain(**refused), at=hour - minutes(1))
+    [second] = reported(*in_vain(**refused), again, at=hour)
+
+    assert first.labels == meanwhile.labels == second.labels
+    assert first.starts_at == meanwhile.starts_at == second.starts_at == NOW
+    assert meanwhile.annotations["command"] == "openfero-gitops trace jobs/next"
+    assert second.annotations["command"] == "openfero-gitops approve jobs/again"
+    assert not reported(*in_vain(**refused, resolved_at=NOW + minutes(1)), at=hour)
+    assert not reported(*in_vain(**refused), at=NOW + REMEMBER)
+    # A new occurrence, after the alert was resolved, has a start of its own.
+    resolved = in_vain(**refused, resolved_at=NOW + minutes(1))
+    [later] = reported(*resolved, again, at=hour)
+    assert later.starts_at == hour
+
+
+def test_duplicates_do_not_end_it() -> None:
+    """A replica may create a second Job for the same alert, which is refused."""
+    double = remediation("z", attempt=4, target="t", phase=Phase.REFUSED, reason="same-occurrence")
+
+    assert len(reported(*in_vain(), double)) == 1
 
 
 def test_a_running_remediation_holds_back_the_page() -> None:
-    """After success it does so until the effect is known, for heals-within at most."""
+    """After success it does so until the alert is resolved, for heals-within at most."""
     options = Options(heals_within=minutes(5))
     done = finished(began=NOW, ended=END, options=options)
     going = only(running(options=options))
@@ -205,6 +240,17 @@ def test_a_running_remediation_holds_back_the_page() -> None:
     assert notify(done, at=END).next_change == END + minutes(5)
     assert kinds(done, at=END + minutes(5)) == []
     assert kinds(finished(ended=END, resolved_at=END), at=END) == []
+
+
+def test_the_page_is_not_held_back_until_a_resolution_can_be_heard_no_more() -> None:
+    """The inhibition mutes it for the controller too; Prometheus repeats it for 15 minutes."""
+    done = finished(began=NOW, ended=END, options=Options(heals_within=minutes(15)))
+    until = END + minutes(5)
+
+    assert kinds(done, at=until - minutes(0.1)) == ["OpenFeroRemediating"]
+    assert notify(done, at=END).next_change == until
+    assert kinds(done, at=until) == []
+    assert "by 2026-11-21T03:21:05Z" in only(done, at=END).annotations["description"]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +366,6 @@ def test_the_alerts_depend_on_the_jobs_and_the_time_alone(
     def listed(order: list[Remediation], at: int, before: Notifications | None) -> Notifications:
         return list_notifications(
             order,
-            NO_DECISIONS,
             lambda job: [other for other in jobs if other.incident == job.incident],
             remember=REMEMBER,
             external_url="",

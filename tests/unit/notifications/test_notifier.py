@@ -82,7 +82,6 @@ class Stage:
             receivers=self.receivers,
             view=self.view,
             catalog=catalog,
-            decisions=lambda: (),
             counts=self,
             now=now_is,
         )

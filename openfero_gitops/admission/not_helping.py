@@ -1,0 +1,102 @@
+"""The Jobs that do not start because their operario does not help, for people.
+
+Admission decides about each waiting Job alone, and names the first reason: during a pause that is
+the pause. People need to know the state of the incident. It lasts while Jobs are refused because
+they waited too long, and while admission is paused, until the alert is resolved or a Job starts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.admission.breaker import Breakers
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.reason import REPEATABLE, Reason
+from openfero_gitops.domain.remediation import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+
+_DUPLICATES: Final = (Reason.SAME_OCCURRENCE, Reason.SAME_INCIDENT)
+
+
+@dataclass(frozen=True, slots=True)
+class NotHelping:
+    """Why no Job starts: since when, until when at most (None: no limit), and a message."""
+
+    since: datetime
+    until: datetime | None
+    message: str
+
+
+def list_not_helping(
+    remediations: Sequence[Remediation], remember: timedelta, now: datetime
+) -> Mapping[JobKey, NotHelping]:
+    """Return the newest Job of each incident and operario that does not help, if it never started.
+
+    It waits, or was refused and the next delivery of its alert makes another attempt. A refused Job
+    counts for `remember` at most, because silenced alerts are never reported as resolved.
+
+    `remediations` are all Jobs, the waiting ones with what the active catalog requires.
+    """
+    if not any(_is_held_back(job) for job in remediations):
+        return {}
+    breakers, attempts = _index(remediations, now)
+    result: dict[JobKey, NotHelping] = {}
+    for jobs in attempts.values():
+        jobs.sort(key=lambda job: job.order)
+        newest = jobs[-1]
+        if not _is_held_back(newest):
+            continue
+        refused_at = None if newest.waiting else newest.finished_at or newest.received_at
+        until = refused_at and refused_at + remember
+        if until is not None and until <= now:
+            continue
+        if (breaker := breakers.check(newest)) is not None:
+            message = breaker.message
+            if not newest.waiting:
+                message = f"{newest.message or newest.reason}; {message}"
+            result[newest.key] = NotHelping(_first_in_row(jobs).received_at, until, message)
+    return result
+
+
+def _index(
+    remediations: Iterable[Remediation], now: datetime
+) -> tuple[Breakers, Mapping[tuple[str, str], list[Remediation]]]:
+    """Return the breakers, and the Jobs of each incident and operario that are not duplicates."""
+    by_incident: dict[str, list[Remediation]] = defaultdict(list)
+    attempts: dict[tuple[str, str], list[Remediation]] = defaultdict(list)
+    breakers = Breakers(now, by_incident)
+    for job in remediations:
+        if job.deleting or not job.incident:
+            continue
+        by_incident[job.incident].append(job)
+        if job.started:
+            breakers.add(job)
+        if not (job.phase is Phase.REFUSED and job.reason in _DUPLICATES):
+            attempts[job.incident, job.operario].append(job)
+    return breakers, attempts
+
+
+def _is_held_back(job: Remediation) -> bool:
+    """Whether a Job of an alert that fires has not started, and a later attempt still may."""
+    if job.status is not Status.FIRING or job.deleting:
+        return False
+    if job.waiting:
+        return True
+    return job.phase is Phase.REFUSED and job.reason in REPEATABLE and job.resolved_at is None
+
+
+def _first_in_row(jobs: Sequence[Remediation]) -> Remediation:
+    """Return the first of the latest Jobs that were all held back while the alert fired."""
+    first = jobs[-1]
+    for job in reversed(jobs[:-1]):
+        if not _is_held_back(job) or job.resolved_at is not None:
+            break
+        first = job
+    return first
