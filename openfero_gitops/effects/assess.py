@@ -45,13 +45,22 @@ _WITH_SECONDS: Final = timedelta(minutes=10)
 class Assessment:
     """An effect, since when it holds, and why; `at` is None while it is pending.
 
-    At `next_change` time alone may change it; None if only news can.
+    Attributes:
+        effect: what is known of the effect.
+        at: since when it holds; None while it is pending.
+        message: why.
+        next_change: when time alone may change it; None if only news can.
+        known_at: when the facts made it known; None while it is pending, and once it is final and
+            settled.
+        is_revisable: whether a delivery that comes late may still change a final effect.
     """
 
     effect: Effect
     at: datetime | None
     message: str
     next_change: datetime | None = None
+    known_at: datetime | None = None
+    is_revisable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +121,9 @@ def assess(
         incident = Incident(incident)
     assessed = _assess(remediation, incident, now)
     if settled is not None and assessed.effect not in FINAL_EFFECTS:
-        return settled
+        return replace(settled, next_change=assessed.next_change)
     if is_dry_run(remediation) and assessed.effect is not Effect.PENDING:
-        message = f"would have run; {assessed.message}"
-        return Assessment(assessed.effect, assessed.at, message)
+        return replace(assessed, message=f"would have run; {assessed.message}")
     return assessed
 
 
@@ -195,14 +203,14 @@ def _assess(remediation: Remediation, incident: Incident, now: datetime) -> Asse
         return Assessment(Effect.PENDING, None, "the Job has not ended")
     resolved = remediation.resolved_at
     if resolved is not None and resolved < run.start:
-        return Assessment(Effect.UNKNOWN, resolved, "the alert was resolved before the Job started")
+        return _known(Effect.UNKNOWN, resolved, "the alert was resolved before the Job started")
     refire = _first_refire(run, incident)
     following = _next_run(run, incident)
     if resolved is None or (refire is not None and refire <= resolved):
         # A resolution after that is the one of the alert that fired again.
         return _assess_unresolved(run, refire, following, now)
     if following is not None and following.start <= resolved:
-        return following.not_healed(run)
+        return following.not_healed(run, max(run.deadline, resolved))
     return _assess_resolved(run, resolved, refire, now)
 
 
@@ -213,16 +221,16 @@ def _assess_resolved(
     dry_run = is_dry_run(run.remediation)
     if resolved > run.deadline:
         message = f"resolved {'without us ' * dry_run}only {run.since_end(resolved)}"
-        return Assessment(Effect.NOT_HEALED, resolved, message)
+        return _known(Effect.NOT_HEALED, resolved, message)
     quiet_until = resolved + run.heals_within
     if refire is not None and refire <= quiet_until:
         message = f"fired again {_rough(refire - resolved)} after it was resolved"
-        return Assessment(Effect.NOT_HEALED, refire, message)
+        return _known(Effect.NOT_HEALED, refire, message)
     if now < quiet_until:
         message = f"resolved; healed unless it fires again before {format_seconds(quiet_until)}"
         return Assessment(Effect.PENDING, None, message, quiet_until)
     message = f"resolved {'without us ' * dry_run}{run.since_end(resolved)}"
-    return Assessment(Effect.HEALED, resolved, message)
+    return _revisable(Effect.HEALED, resolved, message, max(quiet_until, run.end))
 
 
 def _assess_unresolved(
@@ -231,16 +239,18 @@ def _assess_unresolved(
     """Assess a run of which no resolution was heard before the alert fired again, if it did."""
     still_firing = run.remediation.still_firing_at
     if refire is not None and refire <= run.deadline + run.heals_within:
-        return Assessment(Effect.NOT_HEALED, refire, f"fired again {run.since_end(refire)}")
+        message = f"fired again {run.since_end(refire)}"
+        # Its resolution before that may be heard late.
+        return _revisable(Effect.NOT_HEALED, refire, message, refire)
     if still_firing is not None:
         message = f"still firing {run.since_end(still_firing)}"
-        return Assessment(Effect.NOT_HEALED, still_firing, message)
+        return _revisable(Effect.NOT_HEALED, still_firing, message, still_firing)
     if now < run.deadline:
         # Also if another attempt started: that the alert was resolved before may be heard late.
         message = f"waiting until {format_seconds(run.deadline)} for the alert to be resolved"
         return Assessment(Effect.PENDING, None, message, run.deadline)
     if following is not None and following.start <= run.deadline:
-        return following.not_healed(run)
+        return following.not_healed(run, run.deadline)
     return _without_news(run, refire, now)
 
 
@@ -248,14 +258,24 @@ def _without_news(run: _Run, refire: datetime | None, now: datetime) -> Assessme
     """Assess a run of whose alert nothing was heard in time."""
     if refire is not None:
         message = "fired again, but when it was resolved before that is not known"
-        return Assessment(Effect.UNKNOWN, refire, message)
+        return _known(Effect.UNKNOWN, refire, message)
     give_up = run.deadline + UNKNOWN_AFTER
     if now < give_up:
         message = f"no news of the alert since the Job ended; unknown at {format_seconds(give_up)}"
         return Assessment(Effect.PENDING, None, message, give_up)
     silence = _rough(give_up - run.end)
     message = f"no news of the alert for {silence} after the Job ended; it may be silenced"
-    return Assessment(Effect.UNKNOWN, give_up, message)
+    return _known(Effect.UNKNOWN, give_up, message)
+
+
+def _known(effect: Effect, at: datetime, message: str) -> Assessment:
+    """An effect that is known as soon as it holds."""
+    return Assessment(effect, at, message, known_at=at)
+
+
+def _revisable(effect: Effect, at: datetime, message: str, known_at: datetime) -> Assessment:
+    """An effect that a delivery which comes late may still change."""
+    return Assessment(effect, at, message, known_at=known_at, is_revisable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +285,12 @@ class _NextRun:
     start: datetime
     remediation: Remediation
 
-    def not_healed(self, run: _Run) -> Assessment:
+    def not_healed(self, run: _Run, known_at: datetime) -> Assessment:
         """The effect of the run before: the alert still fired when this one started."""
         message = (
             f"still firing {run.since_end(self.start)}, when Job {self.remediation.key} started"
         )
-        return Assessment(Effect.NOT_HEALED, self.start, message)
+        return _revisable(Effect.NOT_HEALED, self.start, message, known_at)
 
 
 def _first_refire(run: _Run, incident: Incident) -> datetime | None:

@@ -1,8 +1,9 @@
 """Settles effects: records on each Job whether it helped, once that is known.
 
 Only the leader does. An effect that is healed or not-healed is never changed again: the patch fails
-if another leader settled the Job first. A Job is assessed when something about its incident has
-changed, or when time alone may change its effect; those that are settled cost nothing.
+if another leader settled the Job first. So it is settled only once deliveries that come late had
+time to arrive; until then it is shown as it is assessed. A Job is assessed when something about its
+incident has changed, or when time alone may change its effect; those that are settled cost nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from openfero_gitops.background import in_turns, wait_for_event
 from openfero_gitops.domain.backoff import Backoff
-from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
+from openfero_gitops.domain.effect import FINAL_EFFECTS
 from openfero_gitops.domain.errors import (
     ApiError,
     Invalid,
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+#: Longest time for which a final effect is not settled because a delivery may come late: the
+#: default `group_interval` of Alertmanager, after which it repeats a delivery that failed.
+_LONGEST_GRACE: Final = timedelta(minutes=5)
+#: Part of heals-within for which it is not settled, if that is shorter.
+_GRACE_DIVISOR: Final = 3
 #: Longest time between two passes.
 _POLL_SECONDS: Final = 60.0
 #: Changes within this time are handled in one pass.
@@ -201,8 +207,9 @@ class Settler:
                 continue
             now = self._now()
             assessment = assess(job, self._incidents.of(job), now)
-            if assessment is None or assessment.effect in (Effect.PENDING, job.effect):
-                progress.schedule(job.uid, assessment.next_change if assessment else None)
+            due = None if assessment is None else settling_time(job, assessment)
+            if assessment is None or due is None or now < due:
+                progress.schedule(job.uid, due or (assessment and assessment.next_change))
                 continue
             if progress.is_blocked(job.uid, now):
                 continue
@@ -244,11 +251,21 @@ class Settler:
                 self._view.remove(job.key, job.uid)
                 return
             self._view.apply(current)
-            if isinstance(current, Remediation) and (current.uid, current.effect) == (
-                job.uid,
-                job.effect,
-            ):
+            if isinstance(current, Remediation) and _tested(current) == _tested(job):
                 raise  # it was not a test that failed
+
+
+def settling_time(job: Remediation, assessment: Assessment) -> datetime | None:
+    """Return from when a new effect is settled; None if there is none that is known."""
+    known_at = None if assessment.effect is job.effect else assessment.known_at
+    if known_at is None or not assessment.is_revisable:
+        return known_at
+    return known_at + min(_LONGEST_GRACE, job.options.heals_within / _GRACE_DIVISOR)
+
+
+def _tested(job: Remediation) -> tuple[Any, ...]:
+    """What the patch of an effect tests."""
+    return job.uid, job.effect, job.resolved_at, job.still_firing_at
 
 
 def _may_change(job: Remediation) -> bool:

@@ -124,11 +124,16 @@ def still_firing(job: Remediation, moment: datetime) -> Patch:
 
 
 def settle(job: Remediation, effect: Effect, at: datetime, message: str) -> Patch:
-    """Record the effect of a Job, unless it changed since it was read."""
+    """Record the effect of a Job, unless what it depends on changed since it was read.
+
+    A leader whose watch lags may not know the last news of the alert.
+    """
     before = job.effect.value if job.effect is not None else None
     return [
         _same(job),
         {"op": "test", "path": _path(keys.EFFECT), "value": before},
+        _recorded(keys.RESOLVED_AT, job.resolved_at),
+        _recorded(keys.STILL_FIRING_AT, job.still_firing_at),
         _set(keys.EFFECT, effect.value),
         _set(keys.EFFECT_AT, format_time(at)),
         _set(keys.EFFECT_MESSAGE, message),
@@ -244,6 +249,12 @@ def _same(job: Remediation) -> dict[str, Any]:
 
 def _absent(key: str) -> dict[str, Any]:
     return {"op": "test", "path": _path(key), "value": None}
+
+
+def _recorded(key: str, moment: datetime | None) -> dict[str, Any]:
+    """Test that a time is recorded as it was read."""
+    value = format_time(moment) if moment is not None else None
+    return {"op": "test", "path": _path(key), "value": value}
 
 
 def _set(key: str, value: str) -> dict[str, Any]:

@@ -56,6 +56,11 @@ class Run:
         return None if self.end is None else self.end + self.heals_within
 
 
+def grace(run: Run) -> timedelta:
+    """Return how long after an effect is known it is settled, at the latest."""
+    return min(timedelta(minutes=5), run.heals_within / 3)
+
+
 def possible_effects(
     run: Run,
     others: Iterable[Run],

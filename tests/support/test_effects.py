@@ -317,13 +317,16 @@ def test_a_dry_run_is_judged_and_never_counts() -> None:
 
 
 def test_what_must_be_settled_is_listed() -> None:
-    """An effect that only time or nothing is needed for is missing at rest."""
+    """An effect that only time or nothing is needed for is missing at rest.
+
+    It may be settled a third of heals-within later.
+    """
     story = effects()
     story.run("a", 0)
     assert unsettled(story, 400) == []
     story.write("a", 20, resolved_at=at_second(20))
-    assert unsettled(story, 70) == []
-    assert unsettled(story, 80) == ["the effect of jobs/a is None, not healed"]
+    assert unsettled(story, 99) == []
+    assert unsettled(story, 100) == ["the effect of jobs/a is None, not healed"]
     story.settle("a", 80, HEALED, 20)
     assert unsettled(story, 400) == []
 

@@ -22,7 +22,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.catalog import Envelope
-from tests.support.effects import FINAL, HEALED, NOT_HEALED, PENDING, UNKNOWN, possible_effects
+from tests.support.effects import (
+    FINAL,
+    HEALED,
+    NOT_HEALED,
+    PENDING,
+    UNKNOWN,
+    grace,
+    possible_effects,
+)
 from tests.support.history import (
     Answered,
     Change,
@@ -233,14 +241,18 @@ class Judge:
         ]
 
     def unsettled(self, *moments: datetime) -> list[str]:
-        """Effects that can be nothing else at one of these moments, and are not settled so."""
+        """Effects that can be nothing else at one of these moments, and are not settled so.
+
+        They are settled once late deliveries had time to arrive.
+        """
         lines = []
         for job in self._jobs.values():
             if not has_effect(job) or job.effect in FINAL or job.reason == "dry-run":
                 continue
             others = [state.run for state in self._latest_of_incident(job)]
             for now in moments:
-                possible = possible_effects(job.run, others, now, self.slack)
+                known = now - grace(job.run)
+                possible = possible_effects(job.run, others, known, self.slack)
                 if len(possible) == 1 and not possible & {PENDING, job.effect}:
                     lines.append(f"the effect of {job.name} is {job.effect}, not {min(possible)}")
                     break

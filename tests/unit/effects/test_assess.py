@@ -60,7 +60,10 @@ def test_an_alert_that_is_resolved_in_time_and_stays_so_is_healed(
 
     assessment = assess(job, [job], MUCH_LATER)
 
-    assert assessment == Assessment(Effect.HEALED, NOW + resolved, message)
+    known_at = NOW + resolved + minutes(15)
+    assert assessment == Assessment(
+        Effect.HEALED, NOW + resolved, message, known_at=known_at, is_revisable=True
+    )
 
 
 def test_a_resolved_alert_is_pending_until_it_has_stayed_resolved() -> None:
@@ -131,8 +134,10 @@ def test_an_alert_that_still_fires_after_heals_within_is_not_healed() -> None:
     """It is recorded when it is heard, and then needs no further news."""
     job = run(still_firing_at=DEADLINE + minutes(1))
 
-    assert assess(job, [job], DEADLINE + minutes(1)) == Assessment(
-        Effect.NOT_HEALED, DEADLINE + minutes(1), "still firing 16m after the Job ended"
+    moment = DEADLINE + minutes(1)
+    message = "still firing 16m after the Job ended"
+    assert assess(job, [job], moment) == Assessment(
+        Effect.NOT_HEALED, moment, message, known_at=moment, is_revisable=True
     )
 
 
@@ -273,6 +278,70 @@ def test_later_news_decides_an_unknown_effect() -> None:
     assert effect_of(dataclasses.replace(job, resolved_at=NOW + timedelta(hours=9)))[0] is (
         Effect.NOT_HEALED
     )
+
+
+def test_an_unknown_effect_that_time_may_still_decide_says_when() -> None:
+    """A resolution in time that is heard very late must still be followed by heals-within."""
+    job = run(
+        effect=Effect.UNKNOWN,
+        effect_at=NOW,
+        effect_message="nothing heard",
+        options=Options(heals_within=timedelta(hours=12)),
+        resolved_at=NOW + timedelta(hours=11),
+    )
+
+    assert assess(job, [job], NOW + timedelta(hours=20)) == Assessment(
+        Effect.UNKNOWN, NOW, "nothing heard", next_change=NOW + timedelta(hours=23)
+    )
+    assert effect_of(job)[0] is Effect.HEALED
+
+
+def second_run(after: timedelta) -> Remediation:
+    """Return the next attempt for the same incident."""
+    began = NOW + after
+    return finished(
+        "job-2", began=began, ended=began + minutes(1), attempt=2, incident=run().incident
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "others", "known_at", "is_revisable"),
+    [
+        (run(resolved_at=NOW + minutes(5)), [], NOW + minutes(20), True),
+        (
+            run(resolved_at=NOW + minutes(5), options=Options(heals_within=minutes(1))),
+            [],
+            NOW + minutes(5),
+            False,
+        ),
+        (
+            finished("job-1", began=NOW, ended=NOW + minutes(60), resolved_at=NOW + minutes(5)),
+            [],
+            NOW + minutes(60),
+            True,
+        ),
+        (run(still_firing_at=DEADLINE + minutes(3)), [], DEADLINE + minutes(3), True),
+        (run(), [second_run(minutes(7))], DEADLINE, True),
+        (run(resolved_at=NOW + minutes(9)), [second_run(minutes(7))], DEADLINE, True),
+        (run(resolved_at=NOW + minutes(40)), [second_run(minutes(20))], NOW + minutes(40), True),
+        (run(resolved_at=NOW + minutes(40)), [], NOW + minutes(40), False),
+        (run(resolved_at=NOW + minutes(5)), [refire(minutes(9))], NOW + minutes(9), False),
+        (run(), [refire(minutes(9))], NOW + minutes(9), True),
+        (run(), [], DEADLINE + timedelta(hours=6), False),
+        (run(resolved_at=NOW - minutes(1)), [], NOW - minutes(1), False),
+    ],
+)
+def test_an_effect_says_when_it_was_known_and_whether_a_late_delivery_may_change_it(
+    job: Remediation,
+    others: list[Remediation],
+    known_at: datetime,
+    is_revisable: bool,  # noqa: FBT001
+) -> None:
+    """What rests on something that was not heard, or on a late delivery, may still change."""
+    assessment = assess(job, [job, *others], MUCH_LATER)
+
+    assert assessment is not None
+    assert (assessment.known_at, assessment.is_revisable) == (known_at, is_revisable)
 
 
 def test_heals_within_is_that_of_the_job() -> None:

@@ -18,6 +18,7 @@ from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, Throttle
 from openfero_gitops.domain.operario import Mode, Options
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.effects import settler
+from openfero_gitops.effects.assess import assess
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
 from tests.support.workers import (
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 #: heals-within of the operario, in seconds.
 WITHIN = Options().heals_within.total_seconds()
+#: Seconds in which a delivery may come late.
+GRACE = 300
 HOUR = 3600
 
 
@@ -100,7 +103,10 @@ class TestEffects:
 
     @in_virtual_time
     async def test_a_resolved_alert_that_stays_resolved_is_healed(self) -> None:
-        """It is settled heals-within after the alert was resolved, as of that time, and counted."""
+        """It is known heals-within after that, shown, and settled when no news can come late.
+
+        It is settled as of the resolution, and counted.
+        """
         world = World()
         replica = world.replica()
         async with leading(replica):
@@ -108,18 +114,21 @@ class TestEffects:
             ends = world.now() + build.minutes(2)
             await asyncio.sleep(180)
             await replica.deliver(resolved(pods_of("web-1"), ends))
-            await asyncio.sleep(WITHIN - 65)
+            await asyncio.sleep(WITHIN + GRACE - 65)
             early = await world.job(key)
+            shown = assess(early, [early], world.now())
             await asyncio.sleep(10)
             job = await world.job(key)
         assert early.effect is None
+        assert shown is not None
+        assert shown.effect is Effect.HEALED
         assert (job.effect, job.effect_at) == (Effect.HEALED, ends)
         assert job.effect_message == "resolved 2m after the Job ended"
         assert replica.tally.effects == [(key, Effect.HEALED, True)]
 
     @in_virtual_time
     async def test_an_alert_that_still_fires_is_not_healed(self) -> None:
-        """The first delivery after heals-within is recorded, and the effect settled at once."""
+        """The first delivery after heals-within is recorded, and the effect settled soon after."""
         world = World()
         replica = world.replica()
         async with leading(replica):
@@ -129,12 +138,19 @@ class TestEffects:
             await asyncio.sleep(120)
             early = await world.job(key)
             moment = world.now()
-            for _ in range(3):
+            await replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(GRACE - 5)
+            known = await world.job(key)
+            await asyncio.sleep(10)
+            settled = await world.job(key)
+            for _ in range(2):
                 await replica.deliver(pods_of("web-1"))
                 await asyncio.sleep(300)
             job = await world.job(key)
             writes = [request for request in replica.wire.requests if request.name == key.name]
         assert (early.effect, early.still_firing_at) == (None, None)
+        assert (known.effect, known.still_firing_at) == (None, moment)
+        assert settled.effect is Effect.NOT_HEALED
         assert (job.effect, job.still_firing_at) == (Effect.NOT_HEALED, moment)
         assert job.effect_message == "still firing 16m after the Job ended"
         assert sum(request.sets(keys.STILL_FIRING_AT) for request in writes) == 1
@@ -181,6 +197,41 @@ class TestEffects:
         assert job.effect_message == "fired again 4m after it was resolved"
 
     @in_virtual_time
+    async def test_a_resolution_that_comes_late_still_decides(self) -> None:
+        """The alert was resolved in time, but a firing delivery was heard before that."""
+        world = World()
+        replica = world.replica()
+        async with leading(replica):
+            (key,) = await ran(replica, "web-1")
+            ends = world.now() + build.minutes(1)
+            await asyncio.sleep(WITHIN + 5)
+            await replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(GRACE - 30)
+            early = await world.job(key)
+            await replica.deliver(resolved(pods_of("web-1"), ends))
+            await asyncio.sleep(120)
+            job = await world.job(key)
+        assert early.still_firing_at is not None
+        assert early.effect is None
+        assert job.effect is Effect.HEALED
+
+    @in_virtual_time
+    async def test_the_effect_of_a_short_heals_within_is_settled_soon(self) -> None:
+        """Late deliveries have a third of it."""
+        world = World()
+        short = build.operario(options=Options(heals_within=timedelta(seconds=9)))
+        replica = world.replica(catalog=build.catalog(short))
+        async with leading(replica):
+            (key,) = await ran(replica, "web-1")
+            await asyncio.sleep(30)
+            await replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(2)
+            early = await world.job(key)
+            await asyncio.sleep(4)
+            job = await world.job(key)
+        assert (early.effect, job.effect) == (None, Effect.NOT_HEALED)
+
+    @in_virtual_time
     async def test_without_news_the_effect_is_unknown_until_there_is_news(self) -> None:
         """A silenced alert is unknown after six hours; its late end decides, and it is final."""
         world = World()
@@ -214,7 +265,7 @@ class TestEffects:
                 (item,) = (await replica.deliver(pods_of("web-1"))).items
                 await asyncio.sleep(120)
             await replica.deliver(resolved(pods_of("web-1"), world.now()))
-            await asyncio.sleep(WITHIN + 10)
+            await asyncio.sleep(WITHIN + GRACE + 10)
             assert item.job is not None
             job = await world.job(item.job)
         assert job.effect is Effect.HEALED
@@ -234,7 +285,7 @@ class TestEffects:
             answer = await replica.deliver(
                 pods_of("web-1"), resolved(pods_of("web-2"), world.now() - build.minutes(5))
             )
-            await asyncio.sleep(WITHIN)
+            await asyncio.sleep(WITHIN + GRACE)
         assert {item.outcome.value for item in answer.items} == {"no-match"}
         assert sorted(replica.tally.effects, key=lambda entry: entry[1]) == [
             (second, Effect.HEALED, False),
@@ -309,7 +360,7 @@ class TestFaults:
             await replica.deliver(
                 resolved(pods_of("web-1"), ends), resolved(pods_of("web-2"), ends)
             )
-            await asyncio.sleep(WITHIN + 10)
+            await asyncio.sleep(WITHIN + GRACE + 10)
             settled = (await world.job(other)).effect
             for number in range(60):
                 await world.annotate(blocked, "example.org/note", str(number))
@@ -331,7 +382,7 @@ class TestFaults:
             (key,) = await ran(replica, "web-1")
             replica.wire.trouble = fail_settling(Unavailable("lost"), times=1, carried_out=True)
             await replica.deliver(resolved(pods_of("web-1"), world.now()))
-            await asyncio.sleep(WITHIN + 60)
+            await asyncio.sleep(WITHIN + GRACE + 60)
         effects = [
             write for write in world.writes() if _effect(write.after) != _effect(write.before)
         ]
@@ -353,7 +404,7 @@ class TestFaults:
 
             replica.wire.trouble = trouble
             await replica.deliver(resolved(pods_of("web-1"), world.now()))
-            await asyncio.sleep(WITHIN + 60)
+            await asyncio.sleep(WITHIN + GRACE + 60)
         assert len(settled_by(replica)) == 1
         assert replica.tally.effects == []
         assert len(replica.view) == 0
@@ -370,7 +421,7 @@ class TestLeaders:
         async with leading(first):
             healed, still_firing = await ran(first, "web-1", "web-2")
             await first.deliver(resolved(pods_of("web-1"), world.now()))
-            await asyncio.sleep(WITHIN + 60)
+            await asyncio.sleep(WITHIN + GRACE + 60)
             await first.deliver(pods_of("web-2"))
         await asyncio.sleep(HOUR)
         second = world.replica("b")
@@ -404,6 +455,37 @@ class TestLeaders:
         ]
         assert len([write for write in effects if write.after["metadata"]["name"] == key.name]) == 1
 
+    @pytest.mark.parametrize("status", ["firing", "resolved"])
+    @in_virtual_time
+    async def test_a_leader_whose_watch_lags_settles_nothing_against_news(
+        self, status: str
+    ) -> None:
+        """Its write fails, and it decides anew by what is recorded."""
+        world = World()
+        late, other = world.replica("late"), world.replica("other")
+        async with other.watching():
+            (key,) = await ran(other, "web-1")
+            ends = world.now()
+            await asyncio.sleep(WITHIN + 60)
+            if status == "resolved":
+                await other.deliver(pods_of("web-1"))
+                await asyncio.sleep(5)
+            async with late.watching():
+                pass  # from here on its view is stale
+            if status == "resolved":
+                await other.deliver(resolved(pods_of("web-1"), ends))
+                effect = Effect.HEALED
+            else:
+                await other.deliver(pods_of("web-1"))
+                effect = Effect.NOT_HEALED
+            await asyncio.sleep(6 * HOUR)
+            async with settling(late):
+                await asyncio.sleep(10)
+            job = await world.job(key)
+        assert job.effect is effect
+        assert len(settled_by(late)) == 2
+        assert late.tally.effects == [(key, effect, True)]
+
     @in_virtual_time
     async def test_nothing_is_written_after_the_end_of_the_term(self) -> None:
         """The term is checked before each write."""
@@ -413,7 +495,7 @@ class TestLeaders:
             await ran(replica, "web-1")
             await replica.deliver(resolved(pods_of("web-1"), world.now()))
             with pytest.raises(TermEnded):
-                await replica.settler.run(new_term("a", WITHIN / 2))
+                await replica.settler.run(new_term("a", WITHIN))
         assert settled_by(replica) == []
 
 
@@ -467,7 +549,6 @@ class TestCost:
             assessed.append(job)
             return assess(job, *given)
 
-        assess = settler.assess
         monkeypatch.setattr(settler, "assess", count)
         world = World()
         replica = world.replica()
