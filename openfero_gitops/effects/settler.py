@@ -207,9 +207,10 @@ class Settler:
                 continue
             now = self._now()
             assessment = assess(job, self._incidents.of(job), now)
-            due = None if assessment is None else settling_time(job, assessment)
-            if assessment is None or due is None or now < due:
-                progress.schedule(job.uid, due or (assessment and assessment.next_change))
+            settles_at = settling_time(job, assessment) if assessment is not None else None
+            if assessment is None or settles_at is None or now < settles_at:
+                next_change = assessment.next_change if assessment is not None else None
+                progress.schedule(job.uid, settles_at or next_change)
                 continue
             if progress.is_blocked(job.uid, now):
                 continue
