@@ -29,6 +29,7 @@ from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, restore_from_mir
 from openfero_gitops.catalog.schedule import Schedule, delay_before_sync
 from openfero_gitops.catalog.sync_requests import SyncRequests
 from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.clients import alertmanagers, git_source
 from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.clock import Clock
@@ -66,7 +67,6 @@ from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.notifications.notifier import Notifier
-from openfero_gitops.outside import alertmanagers, git_source
 from openfero_gitops.settings import Auth
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State

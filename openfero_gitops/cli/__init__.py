@@ -12,7 +12,7 @@ import sys
 import click
 
 from openfero_gitops import __version__
-from openfero_gitops.cli import author, control, inspect, operator, serve, stats
+from openfero_gitops.cli import author, control, inspection, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 from openfero_gitops.domain.text import printable_lines
@@ -31,9 +31,9 @@ for _command in (
     author.test,
     author.diff,
     author.coverage,
-    inspect.status,
-    inspect.trace,
-    inspect.logs,
+    inspection.status,
+    inspection.trace,
+    inspection.logs,
     operator.approve,
     operator.refuse,
     operator.cancel,

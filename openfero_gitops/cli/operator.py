@@ -53,8 +53,8 @@ def approve(
     """
     from openfero_gitops.commands.operator import APPROVE, act_on_job  # noqa: PLC0415
 
-    taken = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace, reason))
-    show_result(output, taken, taken.members)
+    action_taken = asyncio.run(act_on_job(APPROVE, job, kubeconfig, namespace, reason))
+    show_result(output, action_taken, action_taken.members)
     return DONE
 
 
@@ -71,8 +71,8 @@ def refuse(
     """
     from openfero_gitops.commands.operator import REFUSE, act_on_job  # noqa: PLC0415
 
-    taken = asyncio.run(act_on_job(REFUSE, job, kubeconfig, namespace, reason))
-    show_result(output, taken, taken.members)
+    action_taken = asyncio.run(act_on_job(REFUSE, job, kubeconfig, namespace, reason))
+    show_result(output, action_taken, action_taken.members)
     return DONE
 
 
@@ -90,8 +90,8 @@ def cancel(
     """
     from openfero_gitops.commands.operator import CANCEL, act_on_job  # noqa: PLC0415
 
-    taken = asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace, reason))
-    show_result(output, taken, taken.members)
+    action_taken = asyncio.run(act_on_job(CANCEL, job, kubeconfig, namespace, reason))
+    show_result(output, action_taken, action_taken.members)
     return DONE
 
 

@@ -30,8 +30,8 @@ from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.mirror import HEAD, read_history
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain.errors import (
     CatalogRefusal,
@@ -134,9 +134,7 @@ async def audit(
         SourceError: the repository cannot be read.
         ApiError: the API server did not answer.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
+    async with api_client(kubeconfig) as api:
         jobs = await list_jobs(api, selection.namespaces)
         record = None
         if reviewed is not None:

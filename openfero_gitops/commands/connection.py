@@ -27,12 +27,30 @@ async def connection(kubeconfig: Path | None) -> AsyncIterator[tuple[KubernetesA
         ApiError: the API server does not answer.
     """
     clock = Clock(now_here, time.monotonic, log=False)
-    api = await KubernetesApi.connect(kubeconfig, clock=clock)
-    try:
+    async with api_client(kubeconfig, clock=clock) as api:
         # A refusal has a Date, too.
         with contextlib.suppress(Forbidden):
             await api.version()
         yield api, clock
+
+
+@contextlib.asynccontextmanager
+async def api_client(
+    kubeconfig: Path | None, context: str | None = None, clock: Clock | None = None
+) -> AsyncIterator[KubernetesApi]:
+    """Prepare the connection to a cluster as the current user; no request is sent yet.
+
+    Args:
+        kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
+        context: of the kubeconfig; None means its current one.
+        clock: compared with the API server's.
+
+    Raises:
+        UsageError: there is no usable kubeconfig.
+    """
+    api = await KubernetesApi.connect(kubeconfig, context, clock=clock)
+    try:
+        yield api
     finally:
         await api.close()
 

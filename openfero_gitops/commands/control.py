@@ -77,7 +77,7 @@ class PauseChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class UserSession:
     """The current user, and the ConfigMaps of the controller's namespace.
 
     `clock` has been compared with the API server's.
@@ -94,7 +94,7 @@ class Operator:
 
 
 @contextlib.asynccontextmanager
-async def connect(kubeconfig: Path | None, namespace: str | None) -> AsyncIterator[Operator]:
+async def connect(kubeconfig: Path | None, namespace: str | None) -> AsyncIterator[UserSession]:
     """Connect to the cluster as the current user.
 
     Args:
@@ -107,7 +107,7 @@ async def connect(kubeconfig: Path | None, namespace: str | None) -> AsyncIterat
     """
     async with connection(kubeconfig) as (api, clock):
         store = ConfigMapStore(api, namespace or api.default_namespace)
-        yield Operator(api, store, await api.whoami(), clock)
+        yield UserSession(api, store, await api.whoami(), clock)
 
 
 async def pause(
@@ -131,16 +131,16 @@ async def pause(
         UsageError: RBAC forbids it, or no leader confirmed it in time.
         ApiError: the API server did not do it.
     """
-    async with connect(kubeconfig, namespace) as operator:
-        at = operator.now()
+    async with connect(kubeconfig, namespace) as session:
+        at = session.now()
         request = write_pause(
-            operator.username,
+            session.username,
             at,
             paused=True,
             until=at + duration if duration else None,
             reason=reason,
         )
-        return await request_pause(operator.store, request, timeout_seconds)
+        return await request_pause(session.store, request, timeout_seconds)
 
 
 async def resume(
@@ -150,9 +150,9 @@ async def resume(
 
     Arguments and errors are those of `pause`.
     """
-    async with connect(kubeconfig, namespace) as operator:
-        request = write_pause(operator.username, operator.now(), paused=False)
-        return await request_pause(operator.store, request, timeout_seconds)
+    async with connect(kubeconfig, namespace) as session:
+        request = write_pause(session.username, session.now(), paused=False)
+        return await request_pause(session.store, request, timeout_seconds)
 
 
 async def request_pause(
@@ -167,13 +167,7 @@ async def request_pause(
     """
     pausing = read_pause(request)
     by = request["by"]
-    try:
-        await store.merge(NAME, request, LABELS)
-    except Forbidden as error:
-        raise UsageError(
-            f"{by} has no permission to write ConfigMap {NAME} in namespace "
-            f"{store.namespace!r}: {error}"
-        ) from error
+    await write_request(store, by, request)
     try:
         async with asyncio.timeout(timeout_seconds):
             while (  # noqa: ASYNC110 - a ConfigMap has no event to wait for
@@ -194,6 +188,22 @@ async def request_pause(
         reason=pausing.reason if pausing else "",
         still_paused_by="" if pausing else still_paused_by,
     )
+
+
+async def write_request(store: ConfigMapStore, username: str, members: Mapping[str, str]) -> None:
+    """Write members of the ConfigMap `openfero-control` as a user.
+
+    Raises:
+        UsageError: RBAC forbids it.
+        ApiError: the API server did not do it.
+    """
+    try:
+        await store.merge(NAME, members, LABELS)
+    except Forbidden as error:
+        raise UsageError(
+            f"{username} has no permission to write ConfigMap {NAME} in namespace "
+            f"{store.namespace!r}: {error}"
+        ) from error
 
 
 async def _confirmation(store: ConfigMapStore, paused: str) -> str | None:

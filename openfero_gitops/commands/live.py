@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation.schema import bundle
 from openfero_gitops.catalog.validation.schema import schemas as schemas_of
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.jobs import JobStore
+from openfero_gitops.commands.connection import api_client
 from openfero_gitops.domain.errors import NotFound, UsageError
 from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.dryrun.once import try_catalog
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.catalog.validation.schema import Schemas
+    from openfero_gitops.cluster.client import KubernetesApi
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.problem import Problem
 
@@ -106,9 +107,7 @@ async def open_cluster(
         UsageError: no cluster is configured, or its API server publishes no Job schema.
         ApiError: the API server cannot be reached, or refuses.
     """
-    api = await KubernetesApi.connect(kubeconfig, context)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
+    async with api_client(kubeconfig, context) as api:
         try:
             document = await api.published_schema("batch", "v1")
             version = await api.version()

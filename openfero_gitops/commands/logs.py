@@ -7,12 +7,11 @@ the one that matters, since a Job creates another only after one has failed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.cluster.api import PODS
-from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.jobs import JobStore
+from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.jobs import job_key, read_job
 from openfero_gitops.commands.trace import newest
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.cluster.api import Object
+    from openfero_gitops.cluster.client import KubernetesApi
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
 _POLL_SECONDS: Final = 1.0
@@ -55,9 +55,7 @@ async def print_logs(
             gone, or RBAC forbids to read the logs.
         ApiError: the API server did not answer.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
+    async with api_client(kubeconfig) as api:
         key = job_key(job, namespace or api.default_namespace)
         await write_logs(api, key, say, container=container, follow=follow)
 

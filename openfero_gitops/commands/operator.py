@@ -7,12 +7,11 @@ keeps somebody from writing another name by hand.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.api import JOBS
-from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.jobs import NotOurs, job_key, read_job
 from openfero_gitops.domain.errors import Forbidden, Invalid, UsageError
 from openfero_gitops.domain.remediation import JobKey, Phase
@@ -96,9 +95,7 @@ async def act_on_job(
             forbids it.
         ApiError: the API server did not do it.
     """
-    api = await KubernetesApi.connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as exits:
-        exits.push_async_callback(api.close)
+    async with api_client(kubeconfig) as api:
         key = job_key(job, namespace or api.default_namespace)
         username = await api.whoami()
         await apply_action(api, action, key, username, reason)

@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.cluster.lease import KubernetesLease
-from openfero_gitops.commands.control import connect
-from openfero_gitops.domain.control import LABELS, NAME, read_members
+from openfero_gitops.commands.control import connect, write_request
+from openfero_gitops.domain.control import NAME, read_members
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.sync_answer import read_answers
 from openfero_gitops.domain.text import aligned, plural
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.cluster.config_maps import ConfigMapStore
-    from openfero_gitops.commands.control import Operator
+    from openfero_gitops.commands.control import UserSession
     from openfero_gitops.domain.sync_answer import SyncAnswer
 
 _POLL_SECONDS: Final = 0.5
@@ -65,7 +65,7 @@ class ReplicaSync:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncReport:
+class SyncResults:
     """The syncs of all replicas, and how long the command waited for them."""
 
     replicas: Sequence[ReplicaSync]
@@ -114,7 +114,7 @@ class SyncReport:
 
 async def sync(
     kubeconfig: Path | None, namespace: str | None, timeout_seconds: float
-) -> SyncReport:
+) -> SyncResults:
     """Sync every replica as the current user, and wait for the results.
 
     Args:
@@ -126,27 +126,21 @@ async def sync(
         UsageError: RBAC forbids it, or no replica has read the request in time.
         ApiError: the API server does not answer.
     """
-    async with connect(kubeconfig, namespace) as operator:
-        leader = await _read_leader(operator)
-        return await request_sync(operator.store, operator.username, leader, timeout_seconds)
+    async with connect(kubeconfig, namespace) as session:
+        leader = await _read_leader(session)
+        return await request_sync(session.store, session.username, leader, timeout_seconds)
 
 
 async def request_sync(
     store: ConfigMapStore, username: str, leader: str, timeout_seconds: float
-) -> SyncReport:
+) -> SyncResults:
     """Write a request to sync, and wait for the answers.
 
     `leader` is the identity of the leader, empty if it is not known or there is none.
     """
     request = f"{uuid.uuid4().hex} {username}"
     began = _loop_time()
-    try:
-        await store.merge(NAME, {"sync": request, "sync-request": request}, LABELS)
-    except Forbidden as error:
-        raise UsageError(
-            f"{username} has no permission to write ConfigMap {NAME} in namespace "
-            f"{store.namespace!r}: {error}"
-        ) from error
+    await write_request(store, username, {"sync": request, "sync-request": request})
     # A later request of somebody else replaces this one; what answers it answers this one, too.
     requests = {request}
     answers: dict[str, SyncAnswer] = {}
@@ -175,16 +169,16 @@ async def request_sync(
     return report
 
 
-def _report(answers: Iterable[SyncAnswer], leader: str, seconds: float) -> SyncReport:
+def _report(answers: Iterable[SyncAnswer], leader: str, seconds: float) -> SyncResults:
     replicas = [ReplicaSync(answer.replica, answer.replica == leader, answer) for answer in answers]
     if leader and not any(replica.leader for replica in replicas):
         replicas.append(ReplicaSync(leader, leader=True, answer=None))
-    return SyncReport(sorted(replicas, key=lambda r: (not r.leader, r.replica)), seconds)
+    return SyncResults(sorted(replicas, key=lambda r: (not r.leader, r.replica)), seconds)
 
 
-async def _read_leader(operator: Operator) -> str:
+async def _read_leader(session: UserSession) -> str:
     """Read who leads; empty if nobody does, or the user must not read the Lease."""
-    lease = KubernetesLease(operator.api, operator.store.namespace)
+    lease = KubernetesLease(session.api, session.store.namespace)
     try:
         record = await lease.read(timeout=_LEASE_SECONDS)
     except Forbidden:
@@ -192,7 +186,7 @@ async def _read_leader(operator: Operator) -> str:
     if record is None or record.renewed_at is None:
         return ""
     lasts = timedelta(seconds=_MAX_MISSED_RENEWALS * record.duration)
-    return record.holder if operator.now() - record.renewed_at <= lasts else ""
+    return record.holder if session.now() - record.renewed_at <= lasts else ""
 
 
 def _finished(replica: ReplicaSync, member: str) -> Any:

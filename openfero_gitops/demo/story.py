@@ -463,8 +463,8 @@ class _Demo:
         self._title("Did it help? By now the effect of the first Job is known")
         await self._print_effect(helpful)
         cluster = self._cluster
-        found = await trace_of(cluster.api, helpful, cluster.namespace)
-        self._command(f"trace {helpful}", trace_text.as_text(found))
+        trace = await trace_of(cluster.api, helpful, cluster.namespace)
+        self._command(f"trace {helpful}", trace_text.as_text(trace))
         selection = StatsFilter((helpful.namespace,), since=_STATS_PERIOD)
         report = await stats_of(cluster.api, selection)
         self._command(f"stats --since {format_duration(_STATS_PERIOD)}", stats_table(report))

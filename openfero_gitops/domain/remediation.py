@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -160,6 +161,15 @@ class Remediation:
     def waiting(self) -> bool:
         """Whether admission decides about it: suspended, neither admitted nor decided."""
         return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
+
+    @property
+    def target_labels(self) -> dict[str, str]:
+        """The labels that identify what is remediated; empty if the record is damaged."""
+        try:
+            value = json.loads(self.target)
+        except (ValueError, RecursionError):
+            return {}
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
     @property
     def started_by_other(self) -> bool:

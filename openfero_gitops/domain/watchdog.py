@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.duration import format_age, format_duration
 from openfero_gitops.domain.text import quoted
 from openfero_gitops.domain.timestamp import format_seconds, format_time, parse_time
-
-_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def overdue(
     within = format_duration(watchdog.within)
     name = quoted(watchdog.alertname)
     moment = waiting_since if delivered_at is None else delivered_at
-    ago = format_duration((now - moment) // _SECOND * _SECOND)
+    ago = format_age(now - moment)
     when = f"{format_seconds(moment)}, {ago} ago"
     what = (
         f"the watchdog alert {name} has never been delivered; it has been expected since"

@@ -83,7 +83,7 @@ class CommitStats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Assessed:
+class _Outcome:
     remediation: Remediation
     assessment: Assessment | None
 
@@ -118,15 +118,18 @@ def report_stats(
     incidents = index_incidents(remediations)
     selected = [remediation for remediation in remediations if selects(remediation)]
     ran = [
-        _Assessed(each, assess(each, incidents.get(each.incident, [each]), now))
-        for each in selected
-        if has_run(each) or is_dry_run(each)
+        _Outcome(
+            remediation,
+            assess(remediation, incidents.get(remediation.incident, [remediation]), now),
+        )
+        for remediation in selected
+        if has_run(remediation) or is_dry_run(remediation)
     ]
-    groups: dict[tuple[str, str], list[_Assessed]] = defaultdict(list)
-    for assessed in ran:
-        groups[assessed.remediation.operario, assessed.remediation.commit].append(assessed)
+    groups: dict[tuple[str, str], list[_Outcome]] = defaultdict(list)
+    for outcome in ran:
+        groups[outcome.remediation.operario, outcome.remediation.commit].append(outcome)
     return StatsReport(
-        oldest=min((each.received_at for each in selected), default=None),
+        oldest=min((remediation.received_at for remediation in selected), default=None),
         total=_run_stats(ran) if ran else None,
         commits=_newest_first([_of_commit(*names, group) for names, group in groups.items()]),
     )
@@ -144,37 +147,37 @@ def _newest_first(rows: Sequence[CommitStats]) -> list[CommitStats]:
     )
 
 
-def _of_commit(operario: str, commit: str, group: Sequence[_Assessed]) -> CommitStats:
-    digests = {assessed.remediation.spec_digest for assessed in group}
+def _of_commit(operario: str, commit: str, group: Sequence[_Outcome]) -> CommitStats:
+    digests = {outcome.remediation.spec_digest for outcome in group}
     digest = digests.pop() if len(digests) == 1 else ""
     return CommitStats(operario, commit, digest, _run_stats(group))
 
 
-def _run_stats(group: Sequence[_Assessed]) -> RunStats:
-    runs = [assessed for assessed in group if has_run(assessed.remediation)]
-    phases = Counter(assessed.remediation.phase for assessed in runs)
-    received = [assessed.remediation.received_at for assessed in group]
+def _run_stats(group: Sequence[_Outcome]) -> RunStats:
+    runs = [outcome for outcome in group if has_run(outcome.remediation)]
+    phases = Counter(outcome.remediation.phase for outcome in runs)
+    received = [outcome.remediation.received_at for outcome in group]
     return RunStats(
         runs=len(runs),
         succeeded=phases[Phase.SUCCEEDED],
         failed=phases[Phase.FAILED],
         effects=_effect_counts(runs),
-        dry_runs=_effect_counts([each for each in group if is_dry_run(each.remediation)]),
+        dry_runs=_effect_counts([outcome for outcome in group if is_dry_run(outcome.remediation)]),
         first_received_at=min(received),
         last_received_at=max(received),
     )
 
 
-def _effect_counts(group: Iterable[_Assessed]) -> EffectCounts:
+def _effect_counts(group: Iterable[_Outcome]) -> EffectCounts:
     counts: Counter[Effect] = Counter()
     seconds: list[float] = []
-    for assessed in group:
-        if assessed.assessment is None:
+    for outcome in group:
+        if outcome.assessment is None:
             continue
-        counts[assessed.assessment.effect] += 1
-        healed_at = assessed.remediation.resolved_at or assessed.assessment.at
-        if assessed.assessment.effect is Effect.HEALED and healed_at is not None:
-            seconds.append((healed_at - assessed.remediation.received_at).total_seconds())
+        counts[outcome.assessment.effect] += 1
+        healed_at = outcome.remediation.resolved_at or outcome.assessment.at
+        if outcome.assessment.effect is Effect.HEALED and healed_at is not None:
+            seconds.append((healed_at - outcome.remediation.received_at).total_seconds())
     return EffectCounts(
         healed=counts[Effect.HEALED],
         not_healed=counts[Effect.NOT_HEALED],

@@ -5,7 +5,6 @@ It is computed from what is recorded in the API server, so that it needs no repl
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -326,14 +325,5 @@ def alert_text(remediation: Remediation) -> str:
     """The alert of a remediation in a few words: its name, and the labels of its target."""
     name = printable(remediation.alertname or remediation.operario)
     status = "" if remediation.status is Status.FIRING else f" ({remediation.status})"
-    target = dict(list(target_labels(remediation).items())[:_MAX_LABELS])
+    target = dict(list(remediation.target_labels.items())[:_MAX_LABELS])
     return f"{name}{status} {labels(target, _MAX_LABEL_CHARACTERS)}".rstrip()
-
-
-def target_labels(remediation: Remediation) -> dict[str, str]:
-    """The labels that identify what is remediated, as recorded; empty if the record is damaged."""
-    try:
-        value = json.loads(remediation.target)
-    except (ValueError, RecursionError):
-        return {}
-    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}

@@ -11,7 +11,6 @@ from openfero_gitops.domain.operario import OPTIONS, changed_options
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.domain.text import aligned, labels, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
-from openfero_gitops.inspection.status import target_labels
 from openfero_gitops.inspection.trace import exit_text
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def _alert_rows(trace: Trace) -> Iterator[tuple[str, str]]:
         yield "", f"{name}: {text}"
     if rule := alert.get("generatorURL"):
         yield "Rule", str(rule)
-    if target := target_labels(remediation):
+    if target := remediation.target_labels:
         yield "Target", labels(target)
 
 
@@ -170,7 +169,7 @@ def as_members(trace: Trace) -> dict[str, Any]:
         "effectMessage": assessment.message if assessment else None,
         "alert": dict(trace.alert),
         "attempt": remediation.attempt,
-        "target": target_labels(remediation),
+        "target": remediation.target_labels,
         "operario": remediation.operario,
         "options": _options(trace),
         "repository": remediation.repository,

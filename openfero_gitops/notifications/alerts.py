@@ -61,7 +61,7 @@ MAX_REMEDIATING_AFTER_SUCCESS: Final = timedelta(minutes=5)
 #: Alertmanager refuses other label names, unless it supports UTF-8 in them.
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _URGENCY: Final = {kind: place for place, kind in enumerate(NotificationKind)}
-_SHORT_COMMIT: Final = 12
+_COMMIT_CHARACTERS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Notifications:
     alerts: Mapping[Identity, Notification]
     left_out: int = 0
     next_change: datetime | None = None
-    listed: Mapping[str, _Listed] = field(default_factory=dict)
-    chosen: Mapping[Identity, _Listed] = field(default_factory=dict)
+    listed: Mapping[str, _Candidate] = field(default_factory=dict)
+    chosen: Mapping[Identity, _Candidate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class _Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
+class _Candidate:
     """A finding, and the labels of its alert."""
 
     finding: _Finding
@@ -130,8 +130,8 @@ def list_notifications(
     not_helping = list_not_helping(remediations, remember, now)
     facts = _Facts(not_helping, incidents, remember, now)
     before = before or Notifications({})
-    listed: dict[str, _Listed] = {}
-    chosen: dict[Identity, _Listed] = {}
+    listed: dict[str, _Candidate] = {}
+    chosen: dict[Identity, _Candidate] = {}
     moments: list[datetime] = []
     for remediation in remediations:
         rule = _RULES.get(remediation.phase)
@@ -143,7 +143,7 @@ def list_notifications(
             moments.append(finding.until)
         item = before.listed.get(remediation.uid)
         if item is None or item.finding != finding:
-            item = _Listed(finding, tuple(sorted(_labels(finding).items())))
+            item = _Candidate(finding, tuple(sorted(_labels(finding).items())))
         listed[remediation.uid] = item
         other = chosen.get(item.identity)
         if other is None or other.finding.remediation.order < remediation.order:
@@ -154,7 +154,7 @@ def list_notifications(
 
 
 def _within_limits(
-    chosen: Mapping[Identity, _Listed], before: Notifications, external_url: str
+    chosen: Mapping[Identity, _Candidate], before: Notifications, external_url: str
 ) -> dict[Identity, Notification]:
     """Build the most urgent alerts."""
     alerts: dict[Identity, Notification] = {}
@@ -178,7 +178,7 @@ def _size(notification: Notification) -> int:
     return sum(len(name) + len(value) for part in texts for name, value in part.items())
 
 
-def _order(listed: _Listed) -> tuple[int, datetime, str]:
+def _order(listed: _Candidate) -> tuple[int, datetime, str]:
     """The most urgent first, then the oldest: what is left out must not change all the time."""
     finding = listed.finding
     return (_URGENCY[finding.kind], finding.since, finding.remediation.uid)
@@ -252,7 +252,7 @@ def _ended_at(remediation: Remediation) -> datetime:
     return remediation.finished_at or remediation.received_at
 
 
-def _build(listed: _Listed, external_url: str) -> Notification:
+def _build(listed: _Candidate, external_url: str) -> Notification:
     finding = listed.finding
     summary, description, command = _words(finding)
     key = finding.remediation.key
@@ -290,7 +290,7 @@ def _words(finding: _Finding) -> tuple[str, str, str]:
     name = printable(remediation.alertname) or "Alert without a name"
     job = f"Job {remediation.key} of operario {printable(remediation.operario)}"
     if remediation.commit:
-        job += f" at commit {remediation.commit[:_SHORT_COMMIT]}"
+        job += f" at commit {remediation.commit[:_COMMIT_CHARACTERS]}"
     match finding.kind:
         case NotificationKind.APPROVAL_NEEDED:
             description = f"{job} starts only if a person approves it"

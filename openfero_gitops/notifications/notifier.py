@@ -167,7 +167,7 @@ class Notifier:
             Exception: the one of `term.check`, if the term has ended.
         """
         work = [self._update(), *(self._keep_current(channel, term) for channel in self._channels)]
-        tasks = [asyncio.create_task(each, name="notify") for each in work]
+        tasks = [asyncio.create_task(coroutine, name="notify") for coroutine in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

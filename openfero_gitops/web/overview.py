@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -250,7 +249,7 @@ def _remediation_row(
         why=tuple(why),
         until=until,
         approver_note=approver_note,
-        target=_target(remediation.target),
+        target=remediation.target_labels,
         options=changed_options(remediation.options),
         commands=tuple(_commands(remediation, reason)),
     )
@@ -290,14 +289,6 @@ def _commands(remediation: Remediation, reason: str) -> Iterator[tuple[str, str]
     yield "Events", f"{kubectl} describe job {name}"
     if remediation.started:
         yield "Logs", f"{kubectl} logs job/{name} --all-containers"
-
-
-def _target(text: str) -> dict[str, str]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def _operario_row(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.cli import cli, main
+from openfero_gitops.clients import git_source
 from openfero_gitops.domain.errors import SourceError, UsageError
-from openfero_gitops.outside import git_source
 from openfero_gitops.settings import load_settings
 from tests.support.git_servers import (
     connect_proxy,

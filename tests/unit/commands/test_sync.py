@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openfero_gitops.cluster.config_maps import ConfigMapStore
-from openfero_gitops.commands.sync import SyncReport, request_sync
+from openfero_gitops.commands.sync import SyncResults, request_sync
 from openfero_gitops.domain.control import NAME
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.sync_answer import SyncAnswer, answer_key, read_answer, write_answer
@@ -37,7 +37,7 @@ class Replicas:
 
     async def sync(
         self, *answers: Any, leader: str = "a", timeout_seconds: float = 60.0
-    ) -> SyncReport:
+    ) -> SyncResults:
         """Run the command while replicas answer."""
         async with asyncio.TaskGroup() as tasks:
             for answer in answers:

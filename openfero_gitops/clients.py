@@ -1,4 +1,4 @@
-"""Builds what a replica uses besides the API server from its settings: Git and Alertmanager."""
+"""Builds the clients of Git and Alertmanager from the settings."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def trace(
     from openfero_gitops.commands.trace import read_trace  # noqa: PLC0415
     from openfero_gitops.inspection.trace_text import as_members, as_text  # noqa: PLC0415
 
-    found = asyncio.run(read_trace(job, kubeconfig, namespace, controller_namespace))
-    show_result(output, as_text(found), lambda: as_members(found))
+    job_trace = asyncio.run(read_trace(job, kubeconfig, namespace, controller_namespace))
+    show_result(output, as_text(job_trace), lambda: as_members(job_trace))
     return DONE
 
 
