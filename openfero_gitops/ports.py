@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Snapshot, SourceFile
@@ -148,8 +149,12 @@ class AlertReceiver(Protocol):
         """Its address, without credentials."""
         ...
 
-    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> None:
-        """Send alerts as its API v2 reads them; raises `AlertmanagerError` if it refuses any."""
+    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> datetime | None:
+        """Send alerts as its API v2 reads them; return its time in whole seconds, if it says so.
+
+        Raises:
+            AlertmanagerError: it did not answer, or did not accept all of them.
+        """
         ...
 
 

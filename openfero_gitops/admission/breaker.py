@@ -98,6 +98,8 @@ class Breakers:
                 "that is the version in the active catalog; by its record, this Job is of another "
                 "one: it waits until that is active, or until it is approved"
             )
+        if not remediation.waiting:
+            way_out = "the next firing delivery of the alert creates a Job that can be approved"
         return OpenBreaker(f"{self._message(jobs, limit)}; {way_out}", digest, until)
 
     def _latest_not_healed(self, started: list[Remediation]) -> _NotHealed:

@@ -16,6 +16,8 @@ import json
 import os
 import re
 import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import aiohttp
@@ -146,8 +148,11 @@ class Alertmanager:
         self._timeout_seconds = timeout_seconds
         self._resolver = resolver or Resolver()
 
-    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> None:
+    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> datetime | None:
         """Send alerts as its API v2 reads them.
+
+        Returns:
+            Its time when it answered, in whole seconds; None if it does not say.
 
         Raises:
             AlertmanagerError: it did not answer, or did not accept all of them.
@@ -175,13 +180,14 @@ class Alertmanager:
             ):
                 answer = await response.content.read(_MAX_ANSWER_BYTES)
                 location = response.headers.get("Location", "")
+                date = response.headers.get("Date", "")
                 status, reason = response.status, response.reason or ""
         except TimeoutError as error:
             raise AlertmanagerError(f"no answer within {self._timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise AlertmanagerError(_cause(error)) from error
         if status in _OK:
-            return
+            return _time(date)
         if status in _REDIRECT:
             raise AlertmanagerError(
                 f"HTTP {status}: it redirects to {printable(location) or 'nowhere'}; set "
@@ -190,6 +196,13 @@ class Alertmanager:
         hint = _HINTS.get(status, "")
         said = ": ".join(filter(None, (f"HTTP {status} {printable(reason)}", _said(answer))))
         raise AlertmanagerError("; ".join(filter(None, (said, hint))))
+
+
+def _time(date: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(date).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _said(answer: bytes) -> str:

@@ -16,6 +16,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -55,6 +56,9 @@ _IDLE_PER_BUSY: Final = 19.0
 _EARLY_SECONDS: Final = 1.0
 #: Time between two requests; an empty one checks that the Alertmanager accepts alerts.
 _MAX_IDLE_SECONDS: Final = 60.0
+#: OpenFeroRemediating is sent every 10 s and ends after 30 s by Alertmanager's clock.
+_MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=20)
+_SECOND: Final = timedelta(seconds=1)
 _BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=10.0)
 
 
@@ -74,6 +78,7 @@ class _Channel:
         self.receiver = receiver
         self.changed = asyncio.Event()
         self.error = OnChange(_log.warning, "people are not notified")
+        self.clock = OnChange(_log.warning, "the clock of an Alertmanager is another one")
 
 
 class _Record:
@@ -152,7 +157,10 @@ class Notifier:
     @property
     def trouble(self) -> str:
         """Why people are not notified of everything; empty on a replica that does not lead."""
-        errors = [channel.error.text for channel in self._channels if channel.error.text]
+        texts = [
+            text for channel in self._channels for text in (channel.error.text, channel.clock.text)
+        ]
+        errors = list(filter(None, texts))
         if self._wanted is not None and (left_out := self._wanted.left_out):
             errors.append(
                 f"only the {plural(len(self._wanted.alerts), 'most urgent alert')} (at most "
@@ -180,6 +188,7 @@ class Notifier:
             self._counts.notifications({})
             for channel in self._channels:
                 channel.error.clear()
+                channel.clock.clear()
 
     async def _update(self) -> None:
         """Keep up to date which alerts must exist."""
@@ -254,7 +263,7 @@ class Notifier:
         alerts += [alert_body(alert, now) for alert in ended]
         url = channel.receiver.url
         try:
-            await channel.receiver.send(alerts)
+            date = await channel.receiver.send(alerts)
         except AlertmanagerError as error:
             channel.error.set(f"cannot send alerts to {url}: {error}")
             self._counts.notified(url, "failed")
@@ -263,7 +272,26 @@ class Notifier:
             channel.error.clear()
             _log.info("Alertmanager accepts alerts again", url=url)
         self._counts.notified(url, "sent")
+        if difference := _clock_difference(now, date, self._now()):
+            channel.clock.set(f"{url}: {difference}")
+        else:
+            channel.clock.clear()
         return True
+
+
+def _clock_difference(before: datetime, date: datetime | None, after: datetime) -> str:
+    """Say that an Alertmanager's clock differs too much; `date` is its time between the others."""
+    if date is None:
+        return ""
+    # (A Date has no fractions, and a slow answer makes the comparison less precise.)
+    ahead, behind = date - after, before - (date + _SECOND)
+    off, way = (ahead, "ahead of") if ahead > behind else (behind, "behind")
+    if off <= _MAX_CLOCK_DIFFERENCE:
+        return ""
+    return (
+        f"its clock is {off // _SECOND} s {way} the controller's, so OpenFeroRemediating ends too "
+        f"{'early' if way == 'ahead of' else 'late'}; synchronize the clocks"
+    )
 
 
 def _identity(notification: Notification) -> Identity:

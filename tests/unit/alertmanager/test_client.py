@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +73,14 @@ async def test_alerts_are_sent_as_json() -> None:
     assert body == ALERTS
     assert agent.startswith("openfero-gitops/")
     assert authorization is None
+
+
+@pytest.mark.parametrize("date", ["Sat, 21 Nov 2026 03:04:05 GMT", "now"])
+async def test_the_time_of_the_server_is_returned(date: str) -> None:
+    """It is unknown if the server says something else."""
+    async with answering(saying(200, Date=date)) as url:
+        moment = await Alertmanager(url, Access()).send(ALERTS)
+    assert moment == (None if date == "now" else datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ def test_it_goes_on_after_the_job_was_refused_because_it_waited_too_long() -> No
     assert first.labels == meanwhile.labels == second.labels
     assert first.starts_at == meanwhile.starts_at == second.starts_at == NOW
     assert meanwhile.annotations["command"] == "openfero-gitops trace jobs/next"
+    description = meanwhile.annotations["description"]
+    assert " refused: it waited too long; the last 3 Jobs of this operario" in description
+    assert description.endswith(
+        "the next firing delivery of the alert creates a Job that can be approved"
+    )
     assert second.annotations["command"] == "openfero-gitops approve jobs/again"
     assert not reported(*in_vain(**refused, resolved_at=NOW + minutes(1)), at=hour)
     assert not reported(*in_vain(**refused), at=NOW + REMEMBER)

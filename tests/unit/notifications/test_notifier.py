@@ -32,11 +32,12 @@ class Receiver:
     def __init__(self, url: str) -> None:
         self.url = url
         self.failing = self.hanging = False
+        self.ahead = timedelta(0)  # of its clock
         #: Of each request the time and the alerts: their names, and seconds until they end.
         self.requests: list[tuple[float, list[tuple[str, float]]]] = []
         self.attempts = 0
 
-    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> None:
+    async def send(self, alerts: Sequence[Mapping[str, Any]]) -> datetime | None:
         """Accept alerts, or not."""
         self.attempts += 1
         if self.hanging:
@@ -49,6 +50,7 @@ class Receiver:
         names = [str(alert["labels"]["alertname"]) for alert in alerts]
         left = [(end - now).total_seconds() for end in ends]
         self.requests.append((seconds_so_far(), list(zip(names, left, strict=True))))
+        return (now + self.ahead).replace(microsecond=0)
 
     def of(self, name: str) -> list[tuple[float, float]]:
         """When an alert was sent, and seconds until its end."""
@@ -254,3 +256,27 @@ async def test_more_alerts_than_the_limit_are_reported() -> None:
         assert stage.notifier.trouble == (
             "only the 1000 most urgent alerts (at most 1000) are sent, 3 more are not"
         )
+
+
+@pytest.mark.parametrize(
+    ("ahead", "message"),
+    [
+        (45, "44 s ahead of the controller's, so OpenFeroRemediating ends too early"),
+        (-45, "44 s behind the controller's, so OpenFeroRemediating ends too late"),
+        (15, ""),
+        (-15, ""),
+    ],
+)
+@in_virtual_time
+async def test_an_alertmanager_with_another_clock_is_reported(ahead: int, message: str) -> None:
+    """It decides by its own clock when an alert has ended."""
+    stage = Stage()
+    stage.show(running("r"))
+    stage.receivers[0].ahead = timedelta(seconds=ahead)
+    expected = f"http://a: its clock is {message}; synchronize the clocks" if message else ""
+    async with stage.leading():
+        await asyncio.sleep(5)
+        assert stage.notifier.trouble == expected
+        stage.receivers[0].ahead = timedelta(0)
+        await asyncio.sleep(20)
+        assert stage.notifier.trouble == ""
