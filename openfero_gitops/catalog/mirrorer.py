@@ -247,7 +247,14 @@ class Mirrorer:
         changed = False
         for shard in mirror.shards:
             changed |= await self._write_shard(shard, stored, term)
-        report = sync_report(self._syncer.status, catalog)
+        scope = self._syncer.scope
+        report = sync_report(
+            self._syncer.status,
+            catalog,
+            kubernetes_version=scope.kubernetes_version,
+            jobs_namespace=scope.jobs_namespace,
+            allowed_namespaces=scope.allowed_namespaces,
+        )
         head = with_report(mirror.head, self._store.namespace, report, self._signing_key())
         head = await self._with_history(head, catalog.revision.commit, stored)
         changed |= await self._write_head(head, stored, term)

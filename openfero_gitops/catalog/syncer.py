@@ -71,7 +71,7 @@ class Syncer:
         settings; a mirror of another one is not used.
         """
         self._source = source
-        self._scope = scope
+        self.scope = scope
         self._counts = counts
         self._now = now
         self._clock = clock
@@ -233,7 +233,7 @@ class Syncer:
                 self.status = replace(self.status, unused_mirror=message)
                 raise SourceError(message)
             # Without history: Git may be down, and the mirror has older versions already.
-            catalog = await load_catalog(snapshot, self._scope, self._memo)
+            catalog = await load_catalog(snapshot, self.scope, self._memo)
             if self.catalog is None:
                 self.restore_refused(refused)
                 await self._activate(catalog, "mirror", self.status)
@@ -326,7 +326,7 @@ class Syncer:
             return before
         return await load_catalog(
             snapshot,
-            self._scope,
+            self.scope,
             self._memo,
             self._source.versions,
             previous_has_envelope=await self._had_envelope(snapshot),

@@ -17,7 +17,7 @@ from openfero_gitops.catalog.mirror import (
     read_revision,
 )
 from openfero_gitops.catalog.mirrorer import load_mirror
-from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.catalog.validation.schema import DEFAULT, versions
 from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import few_foreign
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.sync_report import SyncReport
     from openfero_gitops.inspection.status import ControllerStatus
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -89,7 +90,9 @@ async def status_of(
     records = replace(records, jobs=jobs, foreign=foreign)
     try:
         catalog = await _read_catalog(
-            ConfigMapStore(api, namespace), whole=any(job.waiting for job in jobs)
+            ConfigMapStore(api, namespace),
+            records.report,
+            whole=any(job.waiting for job in jobs),
         )
     except SourceError as error:
         return summarize(replace(records, mirror_error=str(error)), now)
@@ -127,8 +130,12 @@ async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Rec
         return replace(records, mirror_error=str(error))
 
 
-async def _read_catalog(store: ConfigMapStore, *, whole: bool) -> Catalog | None:
+async def _read_catalog(
+    store: ConfigMapStore, report: SyncReport, *, whole: bool
+) -> Catalog | None:
     """Build the catalog from the mirror; only its openfero.yaml, unless it is needed `whole`.
+
+    The settings of the controller decide about it, too: they are in the report.
 
     Raises:
         SourceError: the mirror is damaged.
@@ -141,4 +148,8 @@ async def _read_catalog(store: ConfigMapStore, *, whole: bool) -> Catalog | None
         paths = envelope_paths(snapshot.root)
         kept = tuple(file for file in snapshot.files if file.path.lower() in paths)
         snapshot = replace(snapshot, files=kept)
-    return await load_catalog(snapshot, Scope(), FileMemo(DEFAULT))
+    version = report.kubernetes_version
+    if version not in versions():  # that of a newer controller
+        version = DEFAULT
+    scope = Scope(report.jobs_namespace, report.allowed_namespaces, version)
+    return await load_catalog(snapshot, scope, FileMemo(version))

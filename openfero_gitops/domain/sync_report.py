@@ -42,6 +42,9 @@ class SyncReport:
         operarios: how many the active catalog has.
         quarantined_files: how many files have errors.
         quarantined: the first of these files.
+        kubernetes_version: against which files are validated, such as `1.36`; empty if not known.
+        jobs_namespace: where Jobs go that name no namespace; empty if not known.
+        allowed_namespaces: where the controller may create Jobs; None if not known.
     """
 
     error: str = ""
@@ -49,10 +52,20 @@ class SyncReport:
     operarios: int = 0
     quarantined_files: int = 0
     quarantined: tuple[QuarantinedFile, ...] = ()
+    kubernetes_version: str = ""
+    jobs_namespace: str = ""
+    allowed_namespaces: tuple[str, ...] | None = None
 
 
-def sync_report(status: SyncStatus, catalog: Catalog) -> SyncReport:
-    """Return the report on a catalog that was read from Git."""
+def sync_report(
+    status: SyncStatus,
+    catalog: Catalog,
+    *,
+    kubernetes_version: str = "",
+    jobs_namespace: str = "",
+    allowed_namespaces: tuple[str, ...] | None = None,
+) -> SyncReport:
+    """Return the report on a catalog that was read from Git, and on what else it depends."""
     first_errors: dict[str, str] = {}
     for problem in sorted(problem for problem in catalog.problems if problem.is_error):
         line = f"line {problem.line}: " if problem.line else ""
@@ -68,6 +81,9 @@ def sync_report(status: SyncStatus, catalog: Catalog) -> SyncReport:
             )
             for path, message in list(first_errors.items())[:_MAX_FILES]
         ),
+        kubernetes_version=kubernetes_version,
+        jobs_namespace=jobs_namespace,
+        allowed_namespaces=allowed_namespaces,
     )
 
 
@@ -82,12 +98,17 @@ def report_members(report: SyncReport) -> dict[str, Any]:
         "quarantined": [
             {"path": file.path, "message": file.message} for file in report.quarantined
         ],
+        "kubernetesVersion": report.kubernetes_version or None,
+        "jobsNamespace": report.jobs_namespace or None,
+        "allowedNamespaces": None
+        if report.allowed_namespaces is None
+        else list(report.allowed_namespaces),
     }
 
 
 def read_report(members: Mapping[str, Any]) -> SyncReport:
     """Read `report_members`; what is missing or damaged is treated as absent."""
-    files = members.get("quarantined")
+    files, allowed = members.get("quarantined"), members.get("allowedNamespaces")
     quarantined = tuple(
         QuarantinedFile(_text(file, "path"), _text(file, "message"))
         for file in (files if isinstance(files, list) else [])[:_MAX_FILES]
@@ -99,6 +120,11 @@ def read_report(members: Mapping[str, Any]) -> SyncReport:
         operarios=_count(members, "operarios"),
         quarantined_files=max(_count(members, "quarantinedFiles"), len(quarantined)),
         quarantined=quarantined,
+        kubernetes_version=_text(members, "kubernetesVersion"),
+        jobs_namespace=_text(members, "jobsNamespace"),
+        allowed_namespaces=tuple(text for text in allowed if isinstance(text, str))
+        if isinstance(allowed, list)
+        else None,
     )
 
 

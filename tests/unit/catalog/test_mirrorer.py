@@ -15,6 +15,7 @@ from openfero_gitops.catalog.mirror import HEAD, head_report, read_history, writ
 from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror, restore_from_mirror
 from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from openfero_gitops.catalog.syncer import Syncer
+from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.domain import keys
@@ -415,7 +416,7 @@ class TestWriting:
             desk.source.trouble = reachable
             await desk.sync(bad=None)
             await asyncio.sleep(61)
-            assert await report() == SyncReport(operarios=1)
+            assert await report() == SyncReport(operarios=1, kubernetes_version=DEFAULT)
 
     @in_virtual_time
     async def test_a_leader_with_a_restored_catalog_reports_that_it_cannot_sync(self) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from openfero_gitops.catalog.build import Scope, build_catalog
-from openfero_gitops.catalog.mirror import HEAD, with_history, with_report, write_mirror
+from openfero_gitops.catalog.mirror import (
+    HEAD,
+    head_report,
+    with_history,
+    with_report,
+    write_mirror,
+)
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, LEASES
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.commands.status import status_of
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import control
-from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_id
+from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.sync import SyncStatus
@@ -37,21 +44,29 @@ def snapshot(**files: str) -> Snapshot:
     return Snapshot(Revision("https://git.example/ops", "main", "1" * 40), "", sources)
 
 
-async def mirrored(cluster: MemoryCluster, **files: str) -> None:
-    """Write what a leader writes: the Lease and the mirror."""
+async def mirrored(cluster: MemoryCluster, scope: Scope | None = None, **files: str) -> Catalog:
+    """Write what a leader writes: the Lease and the mirror; return its catalog."""
+    scope = scope or Scope()
     now = datetime.now(UTC)
     lease = KubernetesLease(cluster, NAMESPACE)
     await lease.create(LeaseRecord("replica-a", 15, now, now, 0), timeout=1)
     given = snapshot(**files)
-    catalog = build_catalog(given, Scope())
+    catalog = build_catalog(given, scope)
     kept = Snapshot(catalog.revision, catalog.root, catalog.files)
     mirror = write_mirror(kept, NAMESPACE)
-    report = sync_report(SyncStatus(), catalog)
+    report = sync_report(
+        SyncStatus(),
+        catalog,
+        kubernetes_version=scope.kubernetes_version,
+        jobs_namespace=scope.jobs_namespace,
+        allowed_namespaces=scope.allowed_namespaces,
+    )
     head = with_report(mirror.head, NAMESPACE, report)
     history = RevisionHistory().activate("1" * 40, now - timedelta(hours=1), timedelta(0))
     head = with_history(head, NAMESPACE, history)
     for config_map in (*mirror.shards, head):
         await cluster.create(CONFIG_MAPS, NAMESPACE, config_map)
+    return catalog
 
 
 async def pause(cluster: MemoryCluster, **members: Any) -> None:
@@ -108,6 +123,30 @@ async def test_the_limits_of_the_repository_count() -> None:
     status = await status_of(cluster, NAMESPACE, [build.JOBS_NAMESPACE])
     assert sum(status.waiting.values()) == 1
     assert "unknown" not in status.waiting
+
+
+async def test_files_are_judged_with_the_settings_of_the_controller() -> None:
+    """An operario that only another version of Kubernetes accepts is not missing."""
+    cluster = MemoryCluster()
+    group = "      workloadRef: {name: batch, podGroup: heal}\n"
+    scope = Scope("jobs", ("jobs",), "1.35")
+    catalog = await mirrored(cluster, scope, disk=operario_file("disk", more=group))
+    operario = catalog.by_alert["disk"][0]
+    job = build.rendered(build.alert(labels={"alertname": "disk"}), operario)
+    await cluster.create(JOBS, "jobs", job.manifest)
+    status = await status_of(cluster, NAMESPACE)
+    assert status.actions == ()
+    assert "approval" not in status.waiting
+
+
+async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:
+    """The controller may be newer than the command."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    head = await cluster.get(CONFIG_MAPS, NAMESPACE, HEAD)
+    newer = replace(head_report(head), kubernetes_version="9.99")
+    await cluster.replace(CONFIG_MAPS, NAMESPACE, with_report(head, NAMESPACE, newer))
+    assert (await status_of(cluster, NAMESPACE)).actions == ()
 
 
 @pytest.mark.parametrize("damage", ["head", "shard"])
