@@ -114,5 +114,10 @@ def logs(
     def say(line: str) -> None:
         click.echo(printable_lines(line) if sys.stdout.isatty() else line)
 
-    asyncio.run(print_logs(job, kubeconfig, namespace, say, container=container, follow=follow))
+    def warn(text: str) -> None:
+        click.echo(printable_lines(text), err=True)
+
+    asyncio.run(
+        print_logs(job, kubeconfig, namespace, say, warn, container=container, follow=follow)
+    )
     return DONE

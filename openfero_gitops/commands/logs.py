@@ -20,7 +20,7 @@ from openfero_gitops.domain.text import listed, printable
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from openfero_gitops.cluster.api import Object
@@ -31,11 +31,16 @@ _POLL_SECONDS: Final = 1.0
 _ENDED: Final = ("Succeeded", "Failed")
 
 
+class NotStarted(UsageError):
+    """A container has no logs, because it has not started."""
+
+
 async def print_logs(
     job: str,
     kubeconfig: Path | None,
     namespace: str | None,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
     *,
     container: str | None = None,
     follow: bool = False,
@@ -47,6 +52,7 @@ async def print_logs(
         kubeconfig: None means `$KUBECONFIG`, then `~/.kube/config`.
         namespace: of a plain NAME; None means the context's.
         say: prints a line. With several containers, it begins with the name of its container.
+        warn: prints why a container has no logs; if none of them has, that is an error.
         container: only this one; None means all, init containers first.
         follow: continue until the containers have ended, and wait for them to start.
 
@@ -57,13 +63,14 @@ async def print_logs(
     """
     async with api_client(kubeconfig) as api:
         key = job_key(job, namespace or api.default_namespace)
-        await write_logs(api, key, say, container=container, follow=follow)
+        await write_logs(api, key, say, warn, container=container, follow=follow)
 
 
 async def write_logs(
     api: KubernetesApi,
     key: JobKey,
     say: Callable[[str], None],
+    warn: Callable[[str], None],
     *,
     container: str | None = None,
     follow: bool = False,
@@ -72,29 +79,50 @@ async def write_logs(
     try:
         pod = await _find_pod(api, key, wait=follow)
         names = list(_containers(pod, container))
-        await _print_all(api, pod, names, say, follow=follow)
+        await _print_all(api, pod, names, say, warn, follow=follow)
     except Forbidden as error:
         raise UsageError(f"no permission to read the logs of Job {key}: {error}") from error
 
 
 async def _print_all(
-    api: KubernetesApi, pod: Object, names: list[str], say: Callable[[str], None], *, follow: bool
+    api: KubernetesApi,
+    pod: Object,
+    names: list[str],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    *,
+    follow: bool,
 ) -> None:
     """Print the logs of some containers: at once if they are followed, else one after the other."""
 
-    async def copy(name: str) -> None:
+    async def copy(name: str) -> NotStarted | None:
         prefix = f"[{name}] " if len(names) > 1 else ""
-        async for line in _lines(api, pod, name, follow=follow):
-            # A carriage return would let the container write over its name.
-            say(prefix + line.replace("\r", "\\r") if prefix else line)
+        try:
+            async for line in _lines(api, pod, name, follow=follow):
+                # A carriage return would let the container write over its name.
+                say(prefix + line.replace("\r", "\\r") if prefix else line)
+        except NotStarted as error:
+            return error
+        return None
 
-    if not follow:
-        for name in names:
-            await copy(name)
-        return
+    if follow:
+        errors = await _gather(copy, names)
+    else:
+        errors = [await copy(name) for name in names]
+    not_started = [error for error in errors if error is not None]
+    if len(not_started) == len(names):
+        raise not_started[0]
+    for error in not_started:
+        warn(str(error))
+
+
+async def _gather(
+    copy: Callable[[str], Coroutine[Any, Any, NotStarted | None]], names: list[str]
+) -> list[NotStarted | None]:
+    """Copy logs at once; the first other error ends all."""
     tasks = [asyncio.create_task(copy(name), name=f"logs of {name}") for name in names]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
@@ -111,7 +139,7 @@ async def _lines(api: KubernetesApi, pod: Object, container: str, *, follow: boo
         except Invalid as error:
             # The container has not started: Kubernetes says what it waits for.
             if not follow or await _has_ended(api, namespace, name):
-                raise UsageError(f"no logs of Pod {namespace}/{name}: {error}") from None
+                raise NotStarted(f"no logs of Pod {namespace}/{name}: {error}") from None
             await asyncio.sleep(_POLL_SECONDS)
         except NotFound:
             raise UsageError(f"Pod {namespace}/{name} was deleted, and its logs with it") from None

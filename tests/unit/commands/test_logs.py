@@ -66,7 +66,8 @@ async def printed(
         cluster.second_container = second
         if deleted:
             await world.cluster.delete(JOBS, key.namespace, key.name)
-        await write_logs(cluster, key, lines.append, follow=follow)  # type: ignore[arg-type]
+        say, warn = lines.append, lambda text: lines.append(f"WARNING {text}")
+        await write_logs(cluster, key, say, warn, follow=follow)  # type: ignore[arg-type]
         assert (await world.cluster.list(PODS, key.namespace)).items
     return lines, cluster.requests
 
@@ -87,6 +88,27 @@ async def test_without_follow_the_message_says_what_a_container_waits_for() -> N
     """It is that of Kubernetes."""
     with pytest.raises(UsageError, match="is waiting to start: ContainerCreating"):
         await printed(WAITING, follow=False)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("order", ["first", "last"])
+async def test_the_logs_of_other_containers_are_printed(order: str) -> None:
+    """Why a container has none is said apart from them."""
+    answers: list[list[str] | Exception] = [["one"], WAITING]
+    if order == "first":
+        answers.reverse()
+    lines, _ = await printed(*answers, follow=False, second="other")
+    name = "heal" if order == "last" else "other"
+    assert lines[0] == f"[{name}] one"
+    assert lines[1].startswith("WARNING no logs of Pod ")
+    assert len(lines) == 2
+
+
+@in_virtual_time
+async def test_that_no_container_has_started_is_an_error() -> None:
+    """Nothing was printed."""
+    with pytest.raises(UsageError, match="is waiting to start: ContainerCreating"):
+        await printed(WAITING, follow=False, second="other")
 
 
 @in_virtual_time
