@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from openfero_gitops.demo.cluster.store import Write
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.leadership.term import LeaseTerm
+    from tests.support.relay import Request
 
 _REPLICAS: Final = 3
 #: Seconds in which alerts fire, people act and faults happen.
@@ -152,6 +153,7 @@ class Story:
         self._notes: list[tuple[float, str, str]] = []
         self._failed = loop.create_future()
         self.commits = Commits()
+        self.judge.commits = self.commits.history
         # Of numbers of their own, so that the other stories stay as they are.
         self._effects = Random(f"effects {seed}")  # noqa: S311
         self._operarios = with_effects(draw_operarios(rng), self._effects)
@@ -291,7 +293,7 @@ class Story:
         sent = CARRIED_OUT.get()
         if sent is None:
             return None
-        at = sent.request.at - (_SETTLES if sent.request.sets(keys.EFFECT) else _DECIDES)
+        at = sent.request.at - self._takes(sent.request)
         for operation in sent.request.body if sent.request.sets(keys.ADMITTED_AT) else ():
             if operation["op"] == "add" and operation["path"].endswith(
                 keys.pointer(keys.ADMITTED_AT)
@@ -299,6 +301,12 @@ class Story:
                 decided = datetime.fromisoformat(operation["value"]) - build.NOW
                 at = min(at, decided.total_seconds() - _DECIDES)
         return lambda uid: sent.wire.known(uid, at)
+
+    def _takes(self, request: Request) -> float:
+        """How many seconds before a write its replica decided on it, at most."""
+        if request.sets(keys.EFFECT):
+            return _SETTLES
+        return _DECIDES_AGAIN[self._calm] if request.sets(keys.DECISION) else _DECIDES
 
     async def _look_at_held(self) -> None:
         """Let the judge look at what the leaders make wait because it does not help."""

@@ -106,6 +106,8 @@ class JobState:
     ttl: int | None
     leaving: bool
     digest: str
+    commit: str
+    path: str
     started_at: datetime | None
     still_firing_at: datetime | None
     effect: str | None
@@ -233,6 +235,8 @@ def read_state(job: Mapping[str, Any], previous: JobState | None) -> JobState:
         ttl=spec.get("ttlSecondsAfterFinished"),
         leaving="deletionTimestamp" in metadata,
         digest=annotations.get(keys.SPEC_DIGEST, ""),
+        commit=annotations.get(keys.COMMIT, ""),
+        path=annotations.get(keys.PATH, ""),
         started_at=parse_moment(status.get("startTime")),
         still_firing_at=parse_moment(annotations.get(keys.STILL_FIRING_AT)),
         effect=annotations.get(keys.EFFECT),

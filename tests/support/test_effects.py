@@ -291,6 +291,45 @@ def test_nothing_is_held_without_a_reason() -> None:
         assert held(story, 6000) == rules
 
 
+@pytest.mark.parametrize(
+    ("count", "approved", "another_text", "rules"),
+    [
+        (2, False, True, []),
+        (2, True, True, ["not-helping"]),
+        (1, False, True, ["not-helping"]),
+        (2, False, False, ["not-helping"]),
+    ],
+    ids=["right", "approved", "too few", "no other version"],
+)
+def test_nothing_is_refused_as_not_helping_without_a_newer_version(
+    count: int,
+    approved: bool,  # noqa: FBT001
+    another_text: bool,  # noqa: FBT001
+    rules: list[str],
+) -> None:
+    """Nor after fewer runs of its version than the option says, nor if a person approved it."""
+    story = not_healed(count, stop_after_not_healed=2)
+    story.create("last", 5000, starts_at=after(4990))
+    if approved:
+        story.write("last", 5001, approved_by="ada")
+    story.write("last", 6000, decision="refused", reason="not-helping")
+    last = story.changes[-1].job["metadata"]["annotations"]
+    path, texts = last["openfero.io/path"], ("old", "new" if another_text else "old")
+    commits = [(last["openfero.io/commit"], {path: texts[0]}), ("3" * 40, {path: texts[1]})]
+    assert refusals(story, commits) == rules
+    # A leader whose catalog is behind must not refuse what is newer.
+    assert refusals(story, commits[::-1]) == [*rules, *["not-helping"] * another_text]
+    assert refusals(story, None) == (rules if another_text else [])
+
+
+def refusals(story: Story, commits: Any) -> list[str]:
+    """Return the rules that a story breaks if the repository has these commits."""
+    judge = Judge(Envelope(), commits=commits)
+    for change in story.changes:
+        judge.change(change)
+    return [violation.rule for violation in judge.violations]
+
+
 def held(story: Story, at: float) -> list[str]:
     """Return the rules that holding the Job `last` breaks."""
     judge = Judge(Envelope())

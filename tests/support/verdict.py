@@ -44,7 +44,7 @@ from tests.support.history import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _WOBBLE: Final = timedelta(seconds=60)
 _MINUTE: Final = timedelta(minutes=1)
@@ -108,6 +108,8 @@ class Judge:
     violations: list[Violation] = field(default_factory=list)
     #: Uids of the Jobs that people deleted, which are added before the deletion is read.
     forgotten: set[str] = field(default_factory=set)
+    #: All commits in order, with the text of each file by path; None if nobody records them.
+    commits: Sequence[tuple[str, Mapping[str, str]]] | None = None
     _jobs: dict[str, JobState] = field(default_factory=dict)  # by uid, those that are there
     _gone: dict[tuple[str, str], JobState] = field(default_factory=dict)  # the last one of a name
     _incidents: defaultdict[str, dict[str, JobState]] = field(
@@ -172,6 +174,7 @@ class Judge:
         elif _is_news(previous, now):
             self._states[uid].append(now)
         self._judge_effect(change, previous, now)
+        self._judge_refusal(change, previous, now)
 
     def _note_start(self, change: Change, previous: JobState, now: JobState) -> None:
         """A Job may have been started, or stopped, and a start may have been noted on it."""
@@ -273,16 +276,35 @@ class Judge:
         if all(state.approved for state in self._known_states(uid, change)):
             self._report(moment, "not-helping", f"{job.name} is held, and was approved")
         limit = job.options.stop_after_not_healed
-        versions = Counter(
+        count = max(self._not_healed(job, change).values(), default=0)
+        if limit is None or count < limit:
+            words = f"{job.name} is held after {count} runs that did not heal, limit {limit}"
+            self._report(moment, "not-helping", words)
+
+    def _not_healed(self, job: JobState, change: Change) -> Counter[str]:
+        """How many runs of each version of a Job's operario may not have healed its target."""
+        return Counter(
             states[-1].digest
             for states in self._related["target", job.target]
             if states[-1].operario == job.operario
             and NOT_HEALED in self._possible(states[-1].uid, change, waiting=job)
         )
-        count = max(versions.values(), default=0)
+
+    def _judge_refusal(self, change: Change, previous: JobState | None, now: JobState) -> None:
+        """What does not help is refused only to make room for another version of the operario."""
+        is_refused = now.decision == "refused" and now.reason == "not-helping"
+        if not is_refused or (previous is not None and previous.decision is not None):
+            return
+        if all(state.approved for state in self._known_states(now.uid, change)):
+            words = f"{now.name} is refused, and was approved"
+            self._report(change.moment, "not-helping", words)
+        limit, count = now.options.stop_after_not_healed, self._not_healed(now, change)[now.digest]
         if limit is None or count < limit:
-            words = f"{job.name} is held after {count} runs that did not heal, limit {limit}"
-            self._report(moment, "not-helping", words)
+            words = f"{now.name} is refused after {count} runs of its version that did not heal"
+            self._report(change.moment, "not-helping", f"{words}, limit {limit}")
+        if self.commits is not None and not _has_newer_version(now, self.commits):
+            words = f"{now.name} is refused, and no later commit has another version"
+            self._report(change.moment, "not-helping", words)
 
     def phases(self) -> dict[str, str]:
         """The phase of each Job that is there, by NAMESPACE/NAME."""
@@ -621,6 +643,16 @@ class Judge:
 def _started_by(previous: JobState, now: JobState) -> bool:
     """Whether one write started a Job, or handed it to Kueue."""
     return (previous.suspended and not now.suspended) or (now.queued and not previous.queued)
+
+
+def _has_newer_version(job: JobState, commits: Sequence[tuple[str, Mapping[str, str]]]) -> bool:
+    """Whether a commit after that of a Job has another text of its operario's file."""
+    numbers = [number for number, (commit, _) in enumerate(commits) if commit == job.commit]
+    if not numbers:
+        return False
+    number = numbers[0]
+    text = commits[number][1].get(job.path)
+    return any(files.get(job.path, text) != text for _, files in commits[number:])
 
 
 def _rewritten(previous: JobState, now: JobState) -> bool:
