@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import re
 import ssl
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from openfero_gitops.keyfiles.certificates import certificates, load_authorities
 from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.credentials import bearer_token, user_and_password
 from openfero_gitops.keyfiles.file import CheckedFile
+from openfero_gitops.request_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -220,22 +220,8 @@ def _said(answer: bytes) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Say in words why a request failed."""
-    description = f"the request failed ({type(error).__name__})"
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            description = (
-                f"its certificate is not trusted ({error.certificate_error}); check "
-                "--alertmanager-ca-file"
-            )
-        case aiohttp.ClientConnectorDNSError():
-            description = "its name cannot be resolved"
-        case aiohttp.ClientConnectorError():
-            description = _cause(error.os_error)
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            description = "it closed the connection before the end of its answer"
-        case ssl.SSLError():
-            description = f"TLS failed: {error.reason or 'unexpected key or protocol'}"
-        case OSError(errno=number) if number:
-            description = os.strerror(number)
+    """Return why a request failed, and what to do about it."""
+    description = describe(error)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{description}; check --alertmanager-ca-file"
     return description

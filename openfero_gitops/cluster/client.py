@@ -38,7 +38,7 @@ from openfero_gitops.cluster.answers import (
     parse_object,
 )
 from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
-from openfero_gitops.cluster.failures import describe, never_sent, parse_seconds, translate
+from openfero_gitops.cluster.failures import never_sent, parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -49,6 +49,7 @@ from openfero_gitops.domain.errors import (
     Unavailable,
     UsageError,
 )
+from openfero_gitops.request_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -206,7 +206,7 @@ async def test_https_trusts_the_given_authority_alone(tmp_path: Path) -> None:
         await Alertmanager(url, Access(ca_file=authority.certificate)).send(ALERTS)
         for access in (Access(), Access(ca_file=stranger.certificate)):
             said = await failure(url, access)
-            assert said.startswith("its certificate is not trusted (")
+            assert said.startswith("its certificate is not trusted: ")
             assert said.endswith("; check --alertmanager-ca-file")
 
 
