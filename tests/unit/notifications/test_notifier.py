@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.domain.errors import AlertmanagerError
+from openfero_gitops.domain.errors import AlertmanagerError, ClockWrong
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.view import View
@@ -85,9 +85,16 @@ class Stage:
             view=self.view,
             catalog=catalog,
             counts=self,
-            now=now_is,
+            now=self.now,
         )
+        self.clock_wrong = False
         self._version = 10
+
+    def now(self) -> datetime:
+        """Return the time, unless the replica's clock is wrong."""
+        if self.clock_wrong:
+            raise ClockWrong("the clock jumped")
+        return now_is()
 
     def notifications(self, alerts: Mapping[str, int]) -> None:
         """Set the gauge."""
@@ -280,3 +287,17 @@ async def test_an_alertmanager_with_another_clock_is_reported(ahead: int, messag
         stage.receivers[0].ahead = timedelta(0)
         await asyncio.sleep(20)
         assert stage.notifier.trouble == ""
+
+
+@in_virtual_time
+async def test_nothing_is_sent_with_a_wrong_clock() -> None:
+    """It ends the term, as for all other work of the leader."""
+    stage = Stage()
+    stage.show(UNAPPROVED)
+    async with stage.leading() as task:
+        await asyncio.sleep(5)
+        sent = len(stage.receivers[0].requests)
+        stage.clock_wrong = True
+        await asyncio.sleep(70)
+        assert isinstance(task.exception(), ClockWrong)
+        assert len(stage.receivers[0].requests) == sent
