@@ -227,7 +227,7 @@ class Metrics:
         )
         self._alertmanager_requests = Counter(
             "openfero_gitops_alertmanager_requests_total",
-            "Requests that send alerts to an Alertmanager, by whether they were sent or failed",
+            "Requests to send alerts to an Alertmanager, by result",
             ("alertmanager", "result"),
             registry=registry,
         )

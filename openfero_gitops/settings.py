@@ -302,7 +302,7 @@ class Settings(BaseSettings):
         description="Alertmanager that the leader sends alerts to, so that people are notified of "
         "remediations that fail, do not help or wait for approval. Repeat the flag, or separate "
         "URLs by commas, for each member of a cluster: they do not exchange alerts, so a Service "
-        "that chooses one of them is not enough. See docs/notifications.md.",
+        "that load-balances between them is not enough. See docs/notifications.md.",
     )
     alertmanager_auth: Auth = Field(
         Auth.NONE,

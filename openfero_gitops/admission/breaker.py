@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
-from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.effects.assess import UNKNOWN_AFTER, assess, with_last_delivery
 from openfero_gitops.effects.incident import Incident
 
@@ -92,15 +91,15 @@ class Breakers:
         if len(jobs) < limit or jobs[0][0].spec_digest not in versions:
             return None
         digest = jobs[0][0].spec_digest
-        way_out = "approve this Job, or change the operario"
+        message = self._message(jobs, limit)
         if digest != remediation.spec_digest:
-            way_out = (
-                "that is the version in the active catalog; by its record, this Job is of another "
+            message += (
+                "; the active catalog has the version of these Jobs, but this Job records another "
                 "one: it waits until that is active, or until it is approved"
             )
         if not remediation.waiting:
-            way_out = "the next firing delivery of the alert creates a Job that can be approved"
-        return OpenBreaker(f"{self._message(jobs, limit)}; {way_out}", digest, until)
+            message += "; the next firing delivery of the alert creates a Job that can be approved"
+        return OpenBreaker(message, digest, until)
 
     def _latest_not_healed(self, started: list[Remediation]) -> _NotHealed:
         started.sort(key=self._order, reverse=True)
@@ -134,16 +133,13 @@ class Breakers:
     def _order(self, job: Remediation) -> tuple[datetime, tuple[datetime, str, str]]:
         return (job.started_at or self.now, job.order)
 
-    def _message(self, jobs: Sequence[tuple[Remediation, str]], limit: int) -> str:
+    @staticmethod
+    def _message(jobs: Sequence[tuple[Remediation, str]], limit: int) -> str:
         latest, effect_message = jobs[0]
-        counted, first = "last Job", ""
-        if len(jobs) > 1:
-            counted = f"last {len(jobs)} Jobs"
-            first = f", the first at {format_seconds(self._order(jobs[-1][0])[0])}"
+        counted = "last Job" if len(jobs) == 1 else f"last {len(jobs)} Jobs"
         return (
-            f"the {counted} of this operario on this target did not heal the alert "
-            f"(stop-after-not-healed is {limit}){first}; the latest, Job {latest.key}: "
-            f"{effect_message}"
+            f"the {counted} of this operario for this target did not heal the alert "
+            f"(stop-after-not-healed: {limit}). Latest: Job {latest.key}, {effect_message}"
         )
 
 

@@ -190,8 +190,8 @@ class Alertmanager:
             return _time(date)
         if status in _REDIRECT:
             raise AlertmanagerError(
-                f"HTTP {status}: it redirects to {printable(location) or 'nowhere'}; set "
-                "--alertmanager-url to the address that answers itself"
+                f"HTTP {status}: it redirects to {printable(location) or 'nowhere'}; redirects are "
+                "not followed; set --alertmanager-url to the final address"
             )
         hint = _HINTS.get(status, "")
         said = ": ".join(filter(None, (f"HTTP {status} {printable(reason)}", _said(answer))))

@@ -33,10 +33,10 @@ _RUNS: Final = (
 _DRY_RUNS: Final = (
     "DRY RUNS",
     "RESOLVED WITHOUT US",
-    "NOT RESOLVED",
+    "NOT IN TIME",
     "UNKNOWN",
     "PENDING",
-    "AFTER",
+    "MEDIAN TIME",
 )
 _NONE: Final = "-"
 

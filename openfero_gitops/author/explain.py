@@ -243,13 +243,13 @@ def _effect_lines(options: Options) -> Iterator[str]:
     if stop_after is not None:
         jobs = f"{stop_after} Jobs in a row" if stop_after > 1 else "a Job"
         yield (
-            f"after {jobs} that did not heal this target, the next one must be approved "
-            "(stop-after-not-healed)"
+            f"after {jobs} for this target that did not heal the alert, the next one must be "
+            "approved, or the operario changed (stop-after-not-healed)"
         )
     heals_within = format_duration(options.heals_within)
     yield (
-        f"the alert counts as healed if it is resolved within {heals_within} after the Job ended"
-        " (heals-within)"
+        f"the alert counts as healed if it is resolved within {heals_within} after the Job ended, "
+        f"and does not fire again for {heals_within} (heals-within)"
     )
 
 

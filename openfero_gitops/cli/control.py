@@ -38,7 +38,7 @@ def _pause_duration(value: str) -> timedelta:
     "period",
     type=_pause_duration,
     metavar="DURATION",
-    help="When the pause ends by itself, such as 2h for in two hours. Default: never.",
+    help="How long the pause lasts, such as 2h. Default: until `openfero-gitops resume`.",
 )
 @reason_option("Why, in a few words; recorded and shown with your name.")
 @output_option

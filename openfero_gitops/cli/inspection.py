@@ -44,10 +44,10 @@ def status(
     jobs_namespace: tuple[str, ...],
     output: str,
 ) -> int:
-    """Show the state of the controller, and what needs a person.
+    """Show the state of the controller, and which actions are needed.
 
     Everything is read from the API server, with your permissions; no replica is asked. Exit code 1:
-    something needs a person.
+    an action is needed.
     """
     from openfero_gitops.commands.status import read_status  # noqa: PLC0415
     from openfero_gitops.inspection.status_text import as_members, as_text  # noqa: PLC0415
@@ -103,10 +103,10 @@ def logs(
     follow: bool,
     container: str | None,
 ) -> int:
-    """Print what the containers of JOB write.
+    """Print the logs of JOB's containers.
 
     JOB is NAME or NAMESPACE/NAME. If the Job had several Pods, the logs are those of the newest.
-    With --follow, a Job that has not started is waited for.
+    With --follow, the command waits for a Job that has not started.
     """
     from openfero_gitops.commands.logs import print_logs  # noqa: PLC0415
     from openfero_gitops.domain.text import printable_lines  # noqa: PLC0415

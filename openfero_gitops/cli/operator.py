@@ -113,7 +113,7 @@ def cancel(
     type=duration,
     help="Only alerts received in this period before now, such as 24h.",
 )
-@format_option("table", "json", "csv", aliases=("-o",))
+@format_option("table", "json", "csv", aliases=("-o", "--output"))
 @click.option(
     "--verify",
     is_flag=True,

@@ -308,6 +308,8 @@ def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-o",
         "--output",
+        "--format",
+        "output",
         type=click.Choice(("text", "json")),
         default="text",
         show_default=True,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     type=duration,
     help="Only alerts received in this period before now, such as 7d.",
 )
-@format_option("table", "json", aliases=("-o",))
+@format_option("table", "json", aliases=("-o", "--output"))
 def stats(
     *,
     kubeconfig: Path | None,

@@ -69,6 +69,7 @@ CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs millis
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
 WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
 LOG_SECONDS: Final = 300.0  # for all of a log that is not followed
+_STALLED: Final = "the watch has stalled: it neither sends events nor ends"
 MAX_CONNECTIONS: Final = 100  # further requests wait
 PAGE_SECONDS: Final = 30.0  # for one page of a list
 MAX_LIST_RESTARTS: Final = 3  # when the continue token has expired between two pages
@@ -325,7 +326,7 @@ class KubernetesApi:
         try:
             yield WatchEvent(Change.BOOKMARK, _bookmark(resource, resource_version))
             lines = Lines()
-            while chunk := await self._chunk(response, end):
+            while chunk := await self._chunk(response, end, _STALLED):
                 for line in lines.feed(chunk):
                     yield self._event(line, resource)
             if lines.rest:
@@ -357,7 +358,8 @@ class KubernetesApi:
         try:
             lines = Lines()
             end = math.inf if follow else asyncio.get_running_loop().time() + LOG_SECONDS
-            while chunk := await self._chunk(response, end):
+            incomplete = f"the log was not complete within {LOG_SECONDS:g} s"
+            while chunk := await self._chunk(response, end, incomplete):
                 for line in lines.feed(chunk):
                     yield line.decode(errors="replace")
             if lines.rest:
@@ -367,9 +369,9 @@ class KubernetesApi:
         finally:
             response.close()
 
-    async def _chunk(self, response: aiohttp.ClientResponse, end: float) -> bytes:
+    async def _chunk(self, response: aiohttp.ClientResponse, end: float, late: str) -> bytes:
         left = end - asyncio.get_running_loop().time()
-        async with self._within(left, "the watch has stalled: it neither sends events nor ends"):
+        async with self._within(left, late):
             return await response.content.readany()
 
     async def _request(

@@ -1,7 +1,7 @@
-"""Print what the containers of a remediation write, as the current user.
+"""Print the logs of the containers of a remediation, as the current user.
 
-Kubernetes keeps the logs of a Pod as long as the Pod, and those of no other Pod; the newest Pod is
-the one that matters, since a Job creates another only after one has failed.
+Logs exist as long as their Pod. Only the newest Pod's logs are printed: a Job creates another Pod
+only after one has failed.
 """
 
 from __future__ import annotations

@@ -71,6 +71,13 @@ async def status_of(
 ) -> ControllerStatus:
     """Read the state of the controller in a namespace; see `read_status`."""
     now = clock()
+    return summarize(await read_records(api, namespace, jobs_namespaces, now), now)
+
+
+async def read_records(
+    api: ApiServer, namespace: str, jobs_namespaces: Sequence[str], now: datetime
+) -> Records:
+    """Read what the state of a controller is computed from; see `read_status`."""
     try:
         records = await _read_controller(api, namespace, now)
     except Forbidden as error:
@@ -95,9 +102,9 @@ async def status_of(
             whole=any(job.waiting for job in jobs),
         )
     except SourceError as error:
-        return summarize(replace(records, mirror_error=str(error)), now)
+        return replace(records, mirror_error=str(error))
     pause = pause_in_git(catalog, records.refused) or records.pause
-    return summarize(replace(records, catalog=catalog, pause=pause), now)
+    return replace(records, catalog=catalog, pause=pause)
 
 
 async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Records:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from openfero_gitops.admission.decide import Wait
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.jobs import job_key, read_job
+from openfero_gitops.commands.status import read_records
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.errors import Forbidden
+from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.remediation import Foreign, Remediation
 from openfero_gitops.dryrun import trial
+from openfero_gitops.inspection.status import decisions_on
 from openfero_gitops.inspection.trace import Trace, trace
 from openfero_gitops.jobs.observe import observe
 
@@ -59,7 +62,8 @@ async def trace_of(
 ) -> Trace:
     """Read what is known of a remediation; see `read_trace`.
 
-    Pods, Events, and Jobs of other namespaces that the user may not read are left out.
+    What the user may not read is left out: why a Job waits, Pods, Events, and Jobs of other
+    namespaces.
     """
     remediation, job = await read_job(api, key)
     store = JobStore(api, (key.namespace,), observe)
@@ -71,6 +75,7 @@ async def trace_of(
         events = await store.events(key.namespace, remediation.uid)
         for pod in newest(pods)[:_MAX_PODS_WITH_EVENTS]:
             events += await store.events(key.namespace, pod["metadata"]["uid"])
+    now = clock()
     return trace(
         remediation,
         job,
@@ -78,7 +83,8 @@ async def trace_of(
         pods=pods,
         events=events,
         approval_verified=await _is_verified(api, remediation, controller_namespace),
-        now=clock(),
+        now=now,
+        wait=await _wait(api, remediation, controller_namespace, now),
     )
 
 
@@ -103,6 +109,21 @@ async def _incident(api: ApiServer, remediation: Remediation) -> list[Remediatio
             ).items
             return [job for job in jobs if not isinstance(job, Foreign)]
     return []
+
+
+async def _wait(
+    api: ApiServer, remediation: Remediation, controller_namespace: str, now: datetime
+) -> Wait | None:
+    """Why a Job waits, decided as the leader does; None if it does not, or that cannot be read."""
+    if not remediation.waiting:
+        return None
+    # The limits count the Jobs of all namespaces, if the user may list them.
+    for namespaces in ((), (remediation.key.namespace,)):
+        with contextlib.suppress(UsageError):
+            records = await read_records(api, controller_namespace, namespaces, now)
+            decision = decisions_on(records, now).get(remediation.key)
+            return decision if isinstance(decision, Wait) else None
+    return None
 
 
 async def _is_verified(

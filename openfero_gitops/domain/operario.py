@@ -159,15 +159,15 @@ class Options:
     heals_within: timedelta = option(
         DURATION_ABOVE_0,
         "A Job has healed its alert if the alert is resolved between the start of the Job and this"
-        " long after its end, and does not fire again for as long after that.",
+        " long after its end, and does not fire again for the same time after that.",
         default=timedelta(minutes=15),
         example="15m",
         first_renderer=4,
     )
     stop_after_not_healed: int | None = option(
         COUNT_OR_OFF,
-        "If this many Jobs in a row did not heal the same target, the next one waits until a person"
-        " approves it or the operario changes; `off` disables this.",
+        "If the last N Jobs for a target did not heal their alerts, the next one waits until a"
+        " person approves it or the operario changes; `off` disables this.",
         default=3,
         example="3",
         first_renderer=4,

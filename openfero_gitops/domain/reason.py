@@ -55,7 +55,10 @@ class Reason(StrEnum):
     APPROVAL = "approval", "the Job must be approved before it starts"
     NOT_HELPING = (
         "not-helping",
-        "the last Jobs of this operario on this target did not heal the alert",
+        (
+            "the last Jobs of this operario for this target did not heal the alert; approve the "
+            "Job, or change the operario"
+        ),
     )
     TARGET_BUSY = "target-busy", "another Job is running on the same target"
     COOLDOWN = "cooldown", "the cooldown after the last Job on this target has not passed"

@@ -5,7 +5,7 @@ With S the start of the Job, E its end and W = E + heals-within:
 - healed: the alert was resolved between S and W, and did not fire again within heals-within after.
 - not-healed: it still fired after W; it fired again; it was resolved only after W; or another Job
   of the incident had to start before it was resolved, which then is the one that may have healed.
-- unknown: nothing was heard of it until six hours after W (Alertmanager sends no resolved
+- unknown: it was not delivered until six hours after W (Alertmanager sends no resolved
   notification of a silenced alert), or it was resolved before the Job started.
 - pending: anything else.
 
@@ -203,7 +203,10 @@ def _assess(remediation: Remediation, incident: Incident, now: datetime) -> Asse
         return Assessment(Effect.PENDING, None, "the Job has not ended")
     resolved = remediation.resolved_at
     if resolved is not None and resolved < run.start:
-        return _known(Effect.UNKNOWN, resolved, "the alert was resolved before the Job started")
+        message = "the alert was resolved before the Job started"
+        if is_dry_run(remediation):
+            message = "the alert was already resolved when it was received"
+        return _known(Effect.UNKNOWN, resolved, message)
     refire = _first_refire(run, incident)
     following = _next_run(run, incident)
     if resolved is None or (refire is not None and refire <= resolved):
@@ -255,16 +258,20 @@ def _assess_unresolved(
 
 
 def _without_news(run: _Run, refire: datetime | None, now: datetime) -> Assessment:
-    """Assess a run of whose alert nothing was heard in time."""
+    """Assess a run whose alert was not delivered in time."""
     if refire is not None:
         message = "fired again, but when it was resolved before that is not known"
         return _known(Effect.UNKNOWN, refire, message)
     give_up = run.deadline + UNKNOWN_AFTER
     if now < give_up:
-        message = f"no news of the alert since the Job ended; unknown at {format_seconds(give_up)}"
+        message = (
+            "the alert has not been delivered since; the effect becomes unknown at "
+            f"{format_seconds(give_up)}"
+        )
         return Assessment(Effect.PENDING, None, message, give_up)
     silence = _rough(give_up - run.end)
-    message = f"no news of the alert for {silence} after the Job ended; it may be silenced"
+    since = "" if is_dry_run(run.remediation) else " after the Job ended"
+    message = f"the alert was not delivered again for {silence}{since}; it may be silenced"
     return _known(Effect.UNKNOWN, give_up, message)
 
 

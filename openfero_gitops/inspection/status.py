@@ -1,4 +1,4 @@
-"""The state of a controller on one screen: what runs, what fails, and what needs a person.
+"""The state of a controller on one screen: what runs, what fails, and which actions are needed.
 
 It is computed from what is recorded in the API server, so that it needs no replica.
 """
@@ -70,7 +70,7 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something that needs a person: since when, what it is, and a command to act or see more."""
+    """An action that is needed: since when, what it is about, and a command to act or see more."""
 
     topic: Topic
     message: str
@@ -141,7 +141,7 @@ class ControllerStatus:
 def summarize(records: Records, now: datetime) -> ControllerStatus:
     """Compute the state of a controller."""
     jobs = with_requirements(records.jobs, records.catalog)
-    decisions = _decisions(jobs, records, now)
+    decisions = _decide(jobs, records, now)
     waiting: Counter[str] = Counter()
     for remediation in jobs:
         if remediation.waiting:
@@ -170,7 +170,12 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     )
 
 
-def _decisions(
+def decisions_on(records: Records, now: datetime) -> Mapping[JobKey, Decision]:
+    """Decide on the waiting Jobs as the leader does; empty if the limits are not known."""
+    return _decide(with_requirements(records.jobs, records.catalog), records, now)
+
+
+def _decide(
     jobs: Sequence[Remediation], records: Records, now: datetime
 ) -> Mapping[JobKey, Decision]:
     """Decide as the leader does; empty without a catalog, since the limits are not known then."""
@@ -221,9 +226,11 @@ def _actions_of_controller(records: Records, leader: LeaseRecord | None) -> Iter
         yield Action(Topic.QUARANTINED, message)
     if records.foreign:
         names = listed((str(job.key) for job in records.foreign), _MAX_FOREIGN_SHOWN)
+        verb = "has" if len(records.foreign) == 1 else "have"
+        pronoun = "it" if len(records.foreign) == 1 else "them"
         message = (
-            f"{plural(len(records.foreign), 'Job')} not created by the controller, although "
-            f"labelled so: {names}"
+            f"{plural(len(records.foreign), 'Job')} {verb} the controller's label, but the "
+            f"controller did not create {pronoun}: {names}"
         )
         yield Action(Topic.FOREIGN_JOBS, message, command="openfero-gitops audit")
 

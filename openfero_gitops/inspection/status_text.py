@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.duration import format_age, format_duration
 from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import aligned, plural, printable
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from openfero_gitops.domain.pause import Pause
     from openfero_gitops.inspection.status import Action, ControllerStatus
 
 _COMMIT_CHARACTERS: Final = 12
@@ -38,7 +40,7 @@ _PHASE_TEXTS: Final = {
 
 
 def as_text(status: ControllerStatus) -> str:
-    """One screen: the controller, its Jobs, and what needs a person."""
+    """One screen: the controller, its Jobs, and which actions are needed."""
     lines = aligned([(head, printable(text, _MAX_LINE_CHARACTERS)) for head, text in _rows(status)])
     return "\n".join([*lines, "", *_action_lines(status)])
 
@@ -61,8 +63,7 @@ def _rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:
     if pause is None:
         yield "Admission", "not paused"
     else:
-        since = f" {format_age(now - pause.since)} ago" if pause.since else ""
-        yield "Admission", f"paused{since}: {pause.message}"
+        yield "Admission", _pause_text(pause, now)
     if records.expected_watchdog is not None:
         name, delivered = records.expected_watchdog.alertname, records.watchdog_delivered_at
         when = f"delivered {format_age(now - delivered)} ago" if delivered else "not delivered yet"
@@ -74,6 +75,18 @@ def _rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:
     if recent.effects:
         effects = [(recent.effects.get(effect, 0), text) for effect, text in _EFFECT_TEXTS.items()]
         yield "", "effects: " + ", ".join(f"{count} {text}" for count, text in effects if count)
+
+
+def _pause_text(pause: Pause, now: datetime) -> str:
+    """What pauses admission; for a pause by command by whom, since when and until when."""
+    if pause.cause is not PauseCause.COMMAND:
+        return f"paused: {pause.message}"
+    since = f" {format_age(now - pause.since)} ago" if pause.since else ""
+    until, reason = "", f": {pause.reason}" if pause.reason else ""
+    if pause.until is not None:
+        full = format_seconds(pause.until)
+        until = f", until {full if pause.until.date() != now.date() else full.partition('T')[2]}"
+    return f"paused by {pause.by}{since}{until}{reason}; run openfero-gitops resume to resume"
 
 
 def _sync_rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from openfero_gitops.effects.assess import assess
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from openfero_gitops.admission.decide import Wait
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.assess import Assessment
 
@@ -114,7 +115,8 @@ class Trace:
     """Everything that is known of a remediation.
 
     `alert` is the alert as it was recorded, empty if that cannot be read. `approval_verified` says
-    whether the API server checked the approver's name; None if that is not known.
+    whether the API server checked the approver's name; None if that is not known. `wait` is why a
+    Job does not start; None if it does not wait, or if that cannot be read.
     """
 
     at: datetime
@@ -123,6 +125,7 @@ class Trace:
     alert: Mapping[str, Any]
     assessment: Assessment | None
     approval_verified: bool | None
+    wait: Wait | None
     pods: tuple[PodState, ...]
     events: tuple[ShownEvent, ...]
     timeline: tuple[Moment, ...]
@@ -156,6 +159,7 @@ def trace(
     events: Iterable[Object],
     approval_verified: bool | None,
     now: datetime,
+    wait: Wait | None = None,
 ) -> Trace:
     """Collect what is known of a remediation.
 
@@ -167,6 +171,7 @@ def trace(
         events: those about the Job and its Pods that still exist.
         approval_verified: see `Trace`.
         now: the current time, UTC.
+        wait: see `Trace`.
     """
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     pod_states = tuple(sorted(map(_pod, pods), key=lambda pod: (pod.created_at or now, pod.name)))
@@ -186,6 +191,7 @@ def trace(
         alert=_alert(annotations),
         assessment=assessment,
         approval_verified=approval_verified if remediation.approved_by else None,
+        wait=wait,
         pods=pod_states,
         events=tuple(shown),
         timeline=tuple(moments),
@@ -203,13 +209,10 @@ def _alert(annotations: Mapping[str, str]) -> Mapping[str, Any]:
 def _moments_of_job(remediation: Remediation, annotations: Mapping[str, str]) -> Iterator[Moment]:
     received = remediation.received_at
     if remediation.starts_at:
-        text = "the alert began to fire"
-        if remediation.status != "firing":
-            text = "the alert that is resolved began to fire"
-        yield Moment(remediation.starts_at, Step.FIRING, text)
+        yield Moment(remediation.starts_at, Step.FIRING, "the alert started firing")
     by = annotations.get(keys.RECEIVED_BY) or "a replica"
     attempt = f", attempt {remediation.attempt}" if remediation.attempt > 1 else ""
-    yield Moment(received, Step.RECEIVED, f"delivered to {by}: Job created{attempt}")
+    yield Moment(received, Step.RECEIVED, f"received by {by}: Job created{attempt}")
     if remediation.delivered_at > received + _SECOND:
         yield Moment(remediation.delivered_at, Step.RESOLVED, "the alert was delivered again")
     if remediation.admitted_at:
@@ -221,7 +224,7 @@ def _moments_of_job(remediation: Remediation, annotations: Mapping[str, str]) ->
     ):
         text = "the Job started"
         if remediation.starts > 1:
-            text = f"the Job was started for the {remediation.starts}. time"
+            text = f"the Job was started again (start {remediation.starts})"
         yield Moment(remediation.started_at, Step.STARTED, text)
     if remediation.finished_at:
         yield Moment(remediation.finished_at, Step.ENDED, _end(remediation))
@@ -234,7 +237,7 @@ def _moments_of_job(remediation: Remediation, annotations: Mapping[str, str]) ->
 
 def _admission(remediation: Remediation) -> str:
     if remediation.started_by_other:
-        return "started by somebody else than the controller"
+        return "started by someone other than the controller"
     admitted = remediation.admitted_at or remediation.received_at
     waited = format_age(admitted - remediation.received_at)
     how = f"passed to Kueue queue {remediation.queue}" if remediation.queue else "admitted"

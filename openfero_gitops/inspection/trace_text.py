@@ -8,6 +8,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.duration import format_age
 from openfero_gitops.domain.operario import OPTIONS, changed_options
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.domain.text import aligned, labels, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
@@ -32,6 +33,8 @@ def _rows(trace: Trace) -> Iterator[tuple[str, str]]:
     remediation = trace.remediation
     yield "Job", str(remediation.key)
     yield "Phase", _phase(trace)
+    if trace.wait is not None and trace.wait.reason is Reason.NOT_HELPING:
+        yield "", f"openfero-gitops approve {remediation.key}"
     assessment = trace.assessment
     if assessment is not None:
         yield "Effect", f"{assessment.effect}: {assessment.message}"
@@ -50,15 +53,29 @@ def _rows(trace: Trace) -> Iterator[tuple[str, str]]:
 
 
 def _phase(trace: Trace) -> str:
-    remediation = trace.remediation
-    reason, message = remediation.reason, remediation.message
+    remediation, wait = trace.remediation, trace.wait
+    reason, message = _reason(trace)
     text = remediation.phase.value
+    if remediation.phase is Phase.WAITING and wait is None:
+        return f"{text}: to see why, set --controller-namespace to the controller's namespace"
     if remediation.phase is Phase.SUCCEEDED:
         return text  # its condition says the same in other words
     if message.startswith(reason):
         reason = ""
     details = ": ".join(filter(None, (reason, message)))
     return f"{text}: {details}" if details else text
+
+
+def _reason(trace: Trace) -> tuple[str, str]:
+    """Why a remediation is in its phase, and a message."""
+    wait = trace.wait
+    if wait is None:
+        return trace.remediation.reason, trace.remediation.message
+    message = wait.message or wait.reason.text
+    # As in Events: the message of a pause has its end already; that of a breaker is only possible.
+    if wait.until is not None and wait.reason not in (Reason.PAUSED, Reason.NOT_HELPING):
+        message += f", until {format_seconds(wait.until)}"
+    return wait.reason.value, message
 
 
 def _alert_rows(trace: Trace) -> Iterator[tuple[str, str]]:
@@ -80,8 +97,7 @@ def _alert_rows(trace: Trace) -> Iterator[tuple[str, str]]:
 def _operario_rows(trace: Trace) -> Iterator[tuple[str, str]]:
     remediation = trace.remediation
     priority = remediation.options.priority
-    matched = f"matched the alert's name and status, with priority {priority}"
-    yield "Operario", f"{remediation.operario}, {matched}"
+    yield "Operario", f"{remediation.operario} (priority {priority})"
     options = ", ".join(f"{name}={text}" for name, text in changed_options(remediation.options))
     if options:
         yield "", f"options: {options}"
@@ -90,7 +106,7 @@ def _operario_rows(trace: Trace) -> Iterator[tuple[str, str]]:
     if command := git_show(remediation.commit, remediation.path):
         yield "", command
     signer = remediation.verified_signer
-    yield "Signer", signer or "not verified"
+    yield "Signature", f"verified, by {signer}" if signer else "not verified"
 
 
 def _author(trace: Trace) -> str:
@@ -157,13 +173,14 @@ def _offset(moment: Moment, received: datetime) -> str:
 def as_members(trace: Trace) -> dict[str, Any]:
     """The members of the JSON."""
     remediation, assessment = trace.remediation, trace.assessment
+    reason, message = _reason(trace)
     waited, ran = trace.waited, trace.ran
     return {
         "job": remediation.key.name,
         "namespace": remediation.key.namespace,
         "phase": remediation.phase.value,
-        "reason": remediation.reason or None,
-        "message": remediation.message or None,
+        "reason": reason or None,
+        "message": message or None,
         "effect": assessment.effect.value if assessment else None,
         "effectAt": _time(assessment.at) if assessment else None,
         "effectMessage": assessment.message if assessment else None,

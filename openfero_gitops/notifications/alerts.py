@@ -7,9 +7,9 @@ is not visible in Alertmanager.
 
 `OpenFeroRemediating` lasts while a Job of a firing alert runs. If the Job succeeded, it lasts until
 the alert is resolved, for a few minutes at most: the rules of Prometheus need them to see that the
-cause is gone, and a page for what was just healed would be sent in vain. It ends if the Job fails,
-if its Pod does not start, and if the controller dies. A Job in a Kueue queue does not remediate
-yet.
+cause is gone, and a notification of what was just healed would be sent in vain. It ends if the Job
+fails, if its Pod does not start, and if the controller crashes. A Job in a Kueue queue does not
+remediate yet.
 
 Two remediations with the same alert and operario are one alert, described by the newer one.
 """
@@ -300,15 +300,17 @@ def _words(finding: _Finding) -> tuple[str, str, str]:
             description = "; ".join(filter(None, (description, detail)))
             return f"{name}: the remediation waits for approval", description, "approve"
         case NotificationKind.NOT_HELPING:
-            state, command = ("waits", "approve") if remediation.waiting else ("refused", "trace")
+            state, command = (
+                ("waits", "approve") if remediation.waiting else ("was refused", "trace")
+            )
             return (
-                f"{name}: remediations do not help, so no further one starts",
+                f"{name}: the next remediation {state}, because the last ones did not help",
                 f"{job} {state}: {detail}",
                 command,
             )
         case NotificationKind.FAILED:
             description = f"{job} failed: {detail}" if detail else f"{job} failed"
-            return f"{name}: the remediation failed", description, "logs"
+            return f"{name}: the remediation failed", description, "trace"
         case NotificationKind.NOT_HEALED:
             description = f"{job} succeeded, but the alert was not healed: {detail}"
             return f"{name}: the remediation did not help", description, "trace"

@@ -2,8 +2,8 @@
 
 Prometheus sends every alert to every Alertmanager of a cluster, again and again, each time with an
 end in the near future. So does the notifier: an alert ends at once when the leader says so, and by
-itself if the controller dies. A leader that hands over ends nothing, since the next one sends the
-same alerts. It only ends alerts that it sent in its own term.
+itself if the controller crashes. A leader that hands over ends nothing, since the next one sends
+the same alerts. It only ends alerts that it sent in its own term.
 
 Each Alertmanager has a task of its own, which compares what must exist with what it last sent. So a
 slow or absent Alertmanager delays nothing else, and nothing accumulates for it.
@@ -163,8 +163,8 @@ class Notifier:
         errors = list(filter(None, texts))
         if self._wanted is not None and (left_out := self._wanted.left_out):
             errors.append(
-                f"only the {plural(len(self._wanted.alerts), 'most urgent alert')} (at most "
-                f"{MAX_NOTIFICATIONS}) are sent, {left_out} more are not"
+                f"{plural(left_out, 'alert')} not sent to Alertmanager: the limit is "
+                f"{MAX_NOTIFICATIONS} alerts or 2 MiB; the most urgent are sent"
             )
         return "; ".join(errors)
 

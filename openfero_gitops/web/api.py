@@ -165,7 +165,9 @@ def _refuse_unknown(query: Iterable[str], *allowed: str) -> None:
     """Refuse parameters that would have no effect, such as a misspelled filter."""
     for name in query:
         if name not in allowed:
-            use = f"use {', '.join(sorted(allowed))}" if allowed else "none can be used here"
+            use = (
+                f"use {', '.join(sorted(allowed))}" if allowed else "this path takes no parameters"
+            )
             raise web.HTTPBadRequest(text=f"unknown parameter {name[:200]!r}; {use}")
 
 

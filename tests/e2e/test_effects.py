@@ -374,7 +374,7 @@ def test_a_silenced_alert_gives_an_unknown_effect(world: World) -> None:
     [item] = world.settled(SILENCED)
     assert item["effect"] == "unknown"
     assert item["effectMessage"] == (
-        "no news of the alert for 6h15m after the Job ended; it may be silenced"
+        "the alert was not delivered again for 6h15m after the Job ended; it may be silenced"
     )
     assert world.counted("effects_total", SILENCED, effect="unknown") == 1
 

@@ -80,8 +80,8 @@ def test_what_does_not_help_waits_for_a_person_or_a_change(
             run(before, "Vain", "web-1", known)
         fourth = deliver_until_new(before, "Vain", "web-1", known)
         message = wait_for_reason(before, fourth, "Waiting")["message"]
-        assert message.startswith("the last 3 Jobs of this operario on this target did not heal")
-        assert message.endswith("; approve this Job, or change the operario")
+        assert message.startswith("the last 3 Jobs of this operario for this target did not heal")
+        assert "(stop-after-not-healed: 3). Latest: Job " in message
         # Another target, and another operario on this one, are not affected.
         before.remediate("Vain", "web-2", "Succeeded")
         before.remediate("Other", "web-1", "Succeeded")

@@ -184,7 +184,7 @@ def test_without_permission_commands_say_what_is_missing(
     assert f"no permission to read the controller in namespace '{shared_namespace}'" in error
     code, text, error = command("trace", job, config=user)
     assert (code, error) == (0, "")
-    assert "Phase     Succeeded" in text
+    assert "Phase      Succeeded" in text
     code, text, error = command("logs", job, config=user)
     assert (code, text) == (2, "")
     assert f"no permission to read the logs of Job {shared_namespace}/{job}" in error
@@ -257,8 +257,8 @@ def test_trace_shows_a_failure_with_its_pod(
     assert "heal exited with code 3 (Error): no disk" in text
     what = text[text.index("TIME ") :]
     steps = [
-        "began to fire",
-        "delivered to a: Job created",
+        "the alert started firing",
+        "received by a: Job created",
         "admitted by a",
         "the Job failed after",
     ]
@@ -271,6 +271,23 @@ def test_trace_shows_a_failure_with_its_pod(
     assert members["effect"] == "pending"
     assert members["admittedBy"] == "a"
     assert {event["reason"] for event in members["events"]} >= {"Admitted", "SuccessfulCreate"}
+
+
+def test_trace_says_why_a_job_waits(
+    replica: Replica, command: Command, shared_namespace: str
+) -> None:
+    """As the leader decides; without the controller's records it says which option is missing."""
+    running = replica.remediate("Slow", "waiting", "Running")
+    waiting = replica.remediate("Quick", "waiting", "Waiting")
+    here = ("--controller-namespace", shared_namespace)
+    _, text, _ = command("trace", waiting, *here)
+    assert f"Phase      Waiting: target-busy: Job {shared_namespace}/{running}" in text
+    _, text, _ = command("trace", waiting, *here, "-o", "json")
+    assert json.loads(text)["reason"] == "target-busy"
+    _, text, _ = command("trace", waiting, "--controller-namespace", "kube-system")
+    assert "Phase      Waiting: to see why, set --controller-namespace" in text
+    command("cancel", running)
+    replica.wait_for(lambda: replica.remediation(waiting)["phase"] == "Succeeded", PATIENCE)
 
 
 def test_a_reason_is_shown_by_trace(
@@ -286,7 +303,7 @@ def test_a_reason_is_shown_by_trace(
     _, text, _ = command("trace", approved, "--controller-namespace", shared_namespace)
     name = taken["by"]
     assert (
-        f"Approval  by {name} (name not verified: no admission policy checks it): the disk is full"
+        f"Approval   by {name} (name not verified: no admission policy checks it): the disk is full"
         in text
     )
     assert replica.remediation(approved)["approvalReason"] == "the disk is full"
@@ -294,7 +311,7 @@ def test_a_reason_is_shown_by_trace(
     _, text, _ = command("refuse", refused, "--reason", "I do it by hand")
     assert text == f"Job {shared_namespace}/{refused} refused by {name}: I do it by hand\n"
     _, text, _ = command("trace", refused)
-    assert f"Phase     Refused: refused-by-human: refused by {name}: I do it by hand" in text
+    assert f"Phase      Refused: refused-by-human: refused by {name}: I do it by hand" in text
 
 
 def test_trace_of_a_job_that_does_not_exist(
@@ -373,4 +390,4 @@ def test_logs_of_deleted_pods_are_gone(
     code, text, error = command("logs", job)
     assert (code, text) == (2, "")
     assert f"the Pods of Job {shared_namespace}/{job} were deleted, and their logs" in error
-    assert "Pods      deleted" in command("trace", job)[1]
+    assert "Pods       deleted" in command("trace", job)[1]

@@ -95,15 +95,14 @@ def reason(*remediations: Remediation, **given: Any) -> Reason:
 
 
 def test_after_three_jobs_that_did_not_heal_the_next_one_waits() -> None:
-    """The message says how many, since when, what was last, and what to do."""
+    """The message says how many, of which limit, and what the latest did."""
     decided = decision(*in_vain(), waiting())
     assert isinstance(decided, Wait)
     assert decided.reason is Reason.NOT_HELPING
     assert decided.until is None
     assert decided.message == (
-        "the last 3 Jobs of this operario on this target did not heal the alert "
-        "(stop-after-not-healed is 3), the first at 2026-11-21T00:04:05Z; the latest, Job "
-        "jobs/run-2: still firing 16m after the Job ended; approve this Job, or change the operario"
+        "the last 3 Jobs of this operario for this target did not heal the alert "
+        "(stop-after-not-healed: 3). Latest: Job jobs/run-2, still firing 16m after the Job ended"
     )
 
 
@@ -113,8 +112,8 @@ def test_a_single_job_is_named_as_such() -> None:
     decided = decision(*in_vain(1), waiting(options=options))
     assert isinstance(decided, Wait)
     assert decided.message.startswith(
-        "the last Job of this operario on this target did not heal the alert "
-        "(stop-after-not-healed is 1); the latest, Job jobs/run-0: "
+        "the last Job of this operario for this target did not heal the alert "
+        "(stop-after-not-healed: 1). Latest: Job jobs/run-0, "
     )
 
 
@@ -177,7 +176,7 @@ def test_effects_need_not_be_settled() -> None:
     ]
     decided = decision(*jobs, waiting())
     assert isinstance(decided, Wait)
-    assert "Job jobs/run-2: still firing 16m after the Job ended; " in decided.message
+    assert "Job jobs/run-2, still firing 16m after the Job ended" in decided.message
 
 
 def test_the_delivery_that_made_the_job_counts() -> None:
@@ -196,7 +195,7 @@ def test_the_delivery_that_made_the_job_counts() -> None:
     decided = decision(first, second)
     assert isinstance(decided, Wait)
     assert decided.reason is Reason.NOT_HELPING
-    assert "Job jobs/first: still firing 39m after the Job ended" in decided.message
+    assert "Job jobs/first, still firing 39m after the Job ended" in decided.message
 
 
 def test_an_alert_that_fires_again_counts() -> None:
@@ -214,7 +213,7 @@ def test_an_alert_that_fires_again_counts() -> None:
     )
     decided = decision(first, waiting("second", options=options))
     assert isinstance(decided, Wait)
-    assert "Job jobs/first: fired again 10m after it was resolved" in decided.message
+    assert "Job jobs/first, fired again 10m after it was resolved" in decided.message
 
 
 def test_reruns_of_one_incident_count_each() -> None:
@@ -385,9 +384,9 @@ def test_a_leader_whose_catalog_is_behind_does_not_refuse_the_new_version() -> N
     assert isinstance(decided, Wait)
     assert decided.reason is Reason.NOT_HELPING
     assert decided.message.endswith(
-        "Job jobs/run-2: still firing 16m after the Job ended; that is the version in the active "
-        "catalog; by its record, this Job is of another one: it waits until that is active, or "
-        "until it is approved"
+        "Job jobs/run-2, still firing 16m after the Job ended; the active catalog has the version "
+        "of these Jobs, but this Job records another one: it waits until that is active, or until "
+        "it is approved"
     )
     assert decision(*in_vain(), waiting(spec_digest="new", approved_by="ada"), active=behind) == (
         Admit()

@@ -112,8 +112,8 @@ async def test_redirects_are_not_followed() -> None:
     async with answering(saying(302, Location=other)) as url:
         said = await failure(url)
     assert said == (
-        f"HTTP 302: it redirects to {other}; set --alertmanager-url to the address that answers "
-        "itself"
+        f"HTTP 302: it redirects to {other}; redirects are not followed; "
+        "set --alertmanager-url to the final address"
     )
 
 

@@ -216,8 +216,8 @@ def test_conditions_are_listed() -> None:
     assert "limits: at most 3 running" in text
     assert "limits of all operarios together: at most 20 running" in text
     assert "waited for 2h is refused" in text
-    assert "after 3 Jobs in a row that did not heal this target, the next one must be" in text
-    assert "resolved within 15m after the Job ended (heals-within)" in text
+    assert "after 3 Jobs in a row for this target that did not heal the alert, the next" in text
+    assert "within 15m after the Job ended, and does not fire again for 15m (heals-within)" in text
     kept = Options(
         on_resolve=OnResolve.KEEP,
         cooldown=timedelta(0),

@@ -942,3 +942,17 @@ def test_a_reason_is_one_printable_line_of_limited_length() -> None:
     """It is shown in terminals, on pages and in Events."""
     assert one_line(" the disk\n is\tfull\x1b ") == "the disk is full\\x1b"
     assert len(one_line("x" * 1000)) == MAX_REASON_CHARACTERS + 1
+
+
+def test_the_format_of_the_output_has_the_same_names_in_each_command() -> None:
+    """Those that operate a controller take `-o`, `--output` and `--format`."""
+    names = {"-o", "--output", "--format"}
+    operating = {
+        name
+        for name, command in cli.commands.items()
+        if any(names <= set(option.opts) for option in command.params)
+    }
+    assert operating == {
+        "approve", "audit", "cancel", "pause", "refuse", "resume", "stats", "status", "sync",
+        "trace",
+    }  # fmt: skip

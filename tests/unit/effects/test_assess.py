@@ -10,6 +10,7 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.effects.assess import Assessment, assess, is_still_firing
 from tests.support.build import NOW, STARTS_AT, finished, minutes, refused, remediation, running
 
@@ -193,12 +194,16 @@ def test_without_news_the_effect_is_pending_and_then_unknown() -> None:
     assert (early.effect, early.next_change) == (Effect.PENDING, DEADLINE)
     assert late is not None
     assert (late.effect, late.next_change) == (Effect.PENDING, DEADLINE + timedelta(hours=6))
+    assert late.message == (
+        "the alert has not been delivered since; the effect becomes unknown at "
+        f"{format_seconds(DEADLINE + timedelta(hours=6))}"
+    )
     on_time = assess(job, [job], DEADLINE)
     assert on_time is not None
     assert on_time.next_change == late.next_change  # never now, or its caller would not wait
     assert effect_of(job, at=DEADLINE + timedelta(hours=6)) == (
         Effect.UNKNOWN,
-        "no news of the alert for 6h15m after the Job ended; it may be silenced",
+        "the alert was not delivered again for 6h15m after the Job ended; it may be silenced",
     )
 
 
@@ -248,6 +253,16 @@ def test_what_did_not_run_for_a_firing_alert_has_no_effect(job: Remediation) -> 
             {"still_firing_at": NOW + minutes(16)},
             Effect.NOT_HEALED,
             "would have run; still firing after 16m",
+        ),
+        (
+            {"resolved_at": NOW - minutes(1)},
+            Effect.UNKNOWN,
+            "would have run; the alert was already resolved when it was received",
+        ),
+        (
+            {},
+            Effect.UNKNOWN,
+            "would have run; the alert was not delivered again for 6h15m; it may be silenced",
         ),
     ],
 )

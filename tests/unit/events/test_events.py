@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.admission.breaker import Breakers
 from openfero_gitops.admission.decide import Wait
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.syncer import Syncer
@@ -648,12 +649,21 @@ class TestRecorder:
         assert event.note == "paused: ada paused admission until noon"
 
     def test_a_wait_because_the_operario_does_not_help(self) -> None:
-        """It is a Warning, and says what to run."""
-        job = build.remediation()
-        event = events.of_wait(job, Wait(Reason.NOT_HELPING, message="3 Jobs did not heal"))
+        """It is a Warning, and says once what to run."""
+        options = Options(stop_after_not_healed=1)
+        job = build.remediation("next", options=options)
+        effect = {"effect": Effect.NOT_HEALED, "effect_message": "fired again 4m after"}
+        ran = build.finished("first", ended=build.NOW - timedelta(hours=1), **effect)
+        breakers = Breakers(build.NOW, {ran.incident: [ran]})
+        breakers.add(ran)
+        breaker = breakers.check(job)
+        assert breaker is not None
+        event = events.of_wait(job, Wait(Reason.NOT_HELPING, message=breaker.message))
         assert event.warning
         assert event.note == (
-            f"not-helping: 3 Jobs did not heal; run `openfero-gitops approve {job.key}`"
+            "not-helping: the last Job of this operario for this target did not heal the alert "
+            "(stop-after-not-healed: 1). Latest: Job jobs/first, fired again 4m after; "
+            "run `openfero-gitops approve jobs/next`"
         )
 
     def test_a_wait_without_a_message(self) -> None:

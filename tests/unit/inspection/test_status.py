@@ -229,8 +229,28 @@ def test_a_pause_is_shown_and_needs_nobody() -> None:
     pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada", NOW - minutes(3))
     status = summarize(records(build.remediation(), pause=pause), NOW)
     assert status.actions == ()
-    assert "Admission  paused 3m ago: ada paused admission" in as_text(status)
+    assert "Admission  paused by ada 3m ago; run openfero-gitops resume to resume\n" in as_text(
+        status
+    )
     assert status.waiting == {"paused": 1}
+
+
+@pytest.mark.parametrize(
+    ("period", "until"), [(60, "04:04:05Z"), (24 * 60, "2026-11-22T03:04:05Z")]
+)
+def test_a_pause_that_ends_by_itself_is_shown_with_its_end(period: int, until: str) -> None:
+    """With the day if that is not today; and with its reason."""
+    since, end = NOW - minutes(5), NOW + minutes(period)
+    pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada", since, end, "migration")
+    line = f"Admission  paused by ada 5m ago, until {until}: migration; run openfero-gitops resume"
+    assert line in as_text(summarize(records(pause=pause), NOW))
+
+
+def test_a_pause_in_git_is_shown_with_its_message() -> None:
+    """It says how to resume."""
+    pause = Pause(PauseCause.CONFIGURATION, "openfero.yaml sets paused: true", "openfero.yaml")
+    line = "Admission  paused: openfero.yaml sets paused: true\n"
+    assert line in as_text(summarize(records(pause=pause), NOW))
 
 
 def test_a_watchdog_that_is_silent_needs_a_person() -> None:
@@ -267,6 +287,9 @@ def test_foreign_jobs_need_a_person() -> None:
     """They are named."""
     foreign = Foreign(JobKey("jobs", "theirs"), "uid", "1", "its name does not belong")
     status = summarize(records(foreign=[foreign]), NOW)
+    assert status.actions[0].message == (
+        "1 Job has the controller's label, but the controller did not create it: jobs/theirs"
+    )
     assert [action.topic for action in status.actions] == [Topic.FOREIGN_JOBS]
     assert "jobs/theirs" in as_text(status)
 

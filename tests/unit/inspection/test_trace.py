@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from openfero_gitops.admission.decide import Wait
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.inspection.trace import Trace, trace
@@ -39,6 +41,7 @@ def traced(
     pods: tuple[Any, ...] = (),
     events: tuple[Any, ...] = (),
     verified: bool | None = None,
+    wait: Wait | None = None,
     **job: Any,
 ) -> Trace:
     """Return the trace of the Job of `build.alert()`, an hour after the delivery."""
@@ -53,6 +56,7 @@ def traced(
         events=events,
         approval_verified=verified,
         now=NOW + minutes(60),
+        wait=wait,
     )
 
 
@@ -103,26 +107,26 @@ def test_a_healed_alert_is_told_from_its_start_to_its_effect() -> None:
     )
     job = build.rendered().key
     assert text.splitlines() == [
-        f"Job       {job}",
-        "Phase     Succeeded",
-        "Effect    healed: resolved 1m48s after the Job ended",
-        "Alert     PodCrashLooping (firing)",
-        'Labels    pod="web-1", severity="page"',
-        "          summary: web-1 restarts",
-        "Rule      http://prometheus.example/graph?g0.expr=up",
-        'Target    pod="web-1"',
-        "Operario  restart-pod, matched the alert's name and status, with priority 0",
-        f"Commit    {build.COMMIT}, by Ada, T",
-        "          https://git.example/ops main, operarios/restart-pod.yaml",
-        f"          git show {build.COMMIT}:operarios/restart-pod.yaml",
-        "Signer    not verified",
-        "Waited    3s",
-        "Ran       9s",
-        "Pods      job-x2x9q Succeeded: heal exited with code 0 (Completed)",
+        f"Job        {job}",
+        "Phase      Succeeded",
+        "Effect     healed: resolved 1m48s after the Job ended",
+        "Alert      PodCrashLooping (firing)",
+        'Labels     pod="web-1", severity="page"',
+        "           summary: web-1 restarts",
+        "Rule       http://prometheus.example/graph?g0.expr=up",
+        'Target     pod="web-1"',
+        "Operario   restart-pod (priority 0)",
+        f"Commit     {build.COMMIT}, by Ada, T",
+        "           https://git.example/ops main, operarios/restart-pod.yaml",
+        f"           git show {build.COMMIT}:operarios/restart-pod.yaml",
+        "Signature  not verified",
+        "Waited     3s",
+        "Ran        9s",
+        "Pods       job-x2x9q Succeeded: heal exited with code 0 (Completed)",
         "",
         "TIME                  AFTER  WHAT",
-        "2026-11-21T03:03:35Z  -30s   the alert began to fire",
-        "2026-11-21T03:04:05Z  0s     delivered to replica-a: Job created",
+        "2026-11-21T03:03:35Z  -30s   the alert started firing",
+        "2026-11-21T03:04:05Z  0s     received by replica-a: Job created",
         "2026-11-21T03:04:06Z  1s     Waiting: cooldown: 3 s",
         "2026-11-21T03:04:08Z  3s     admitted by replica-b, after waiting 3s",
         "2026-11-21T03:04:08Z  3s     the Job started",
@@ -156,7 +160,7 @@ def test_an_approval_has_its_name_its_reason_and_whether_it_was_verified(
         },
         verified=verified,
     )
-    assert f"Approval  by ada{note}: the disk is full" in as_text(found)
+    assert f"Approval   by ada{note}: the disk is full" in as_text(found)
     members = as_members(found)
     assert members["approvalVerified"] is verified
     assert members["approvalReason"] == "the disk is full"
@@ -166,16 +170,36 @@ def test_a_job_that_waits_for_approval_says_how_to_approve_it() -> None:
     """And how long it has waited so far."""
     found = traced({keys.OPTIONS: write_options(Options(approval=True), RENDERER)})
     lines = as_text(found).splitlines()
-    assert f"Approval  required; run openfero-gitops approve {found.remediation.key}" in lines
-    assert "Waited    1h so far" in lines
+    assert f"Approval   required; run openfero-gitops approve {found.remediation.key}" in lines
+    assert "Waited     1h so far" in lines
     assert as_members(found)["waitedSeconds"] is None
+
+
+def test_a_waiting_job_says_why() -> None:
+    """The reason is that of the leader's decision; it is unknown without the records for it."""
+    found = traced(wait=Wait(Reason.COOLDOWN, NOW + minutes(61)))
+    assert as_text(found).splitlines()[1] == (
+        f"Phase      Waiting: cooldown: {Reason.COOLDOWN.text}, until 2026-11-21T04:05:05Z"
+    )
+    assert as_members(found)["reason"] == "cooldown"
+    lines = as_text(traced(wait=Wait(Reason.NOT_HELPING, None, "it fired again"))).splitlines()
+    assert lines[1:3] == [
+        "Phase      Waiting: not-helping: it fired again",
+        f"           openfero-gitops approve {found.remediation.key}",
+    ]
+    assert "set --controller-namespace" in as_text(traced()).splitlines()[1]
+
+
+def test_a_signature_has_its_signer() -> None:
+    """It was verified when the commit became active."""
+    assert "Signature  verified, by ada" in as_text(traced({keys.VERIFIED_SIGNER: "ada"}))
 
 
 def test_a_pod_that_waits_says_why() -> None:
     """Its state has the reason of Kubernetes."""
     waiting = {"reason": "ErrImagePull", "message": "no such image"}
     found = traced(ADMITTED, spec={"suspend": False}, pods=(pod(waiting=waiting),))
-    assert "Pods      job-x2x9q Pending: heal waiting (ErrImagePull: no such image)" in as_text(
+    assert "Pods       job-x2x9q Pending: heal waiting (ErrImagePull: no such image)" in as_text(
         found
     )
     [container] = as_members(found)["pods"][0]["containers"]
@@ -185,9 +209,9 @@ def test_a_pod_that_waits_says_why() -> None:
 def test_deleted_pods_are_not_missing_ones() -> None:
     """A Job that has ended had Pods, one that runs has none yet."""
     ended = traced(ADMITTED, spec={"suspend": False}, status=SUCCEEDED)
-    assert "Pods      deleted" in as_text(ended)
+    assert "Pods       deleted" in as_text(ended)
     running = traced(ADMITTED, spec={"suspend": False})
-    assert "Pods      not created yet" in as_text(running)
+    assert "Pods       not created yet" in as_text(running)
     assert "Pods" not in as_text(traced())
 
 

@@ -107,7 +107,7 @@ def test_a_failed_remediation_is_reported_until_its_alert_is_resolved() -> None:
 
     assert alert.labels["alertname"] == "OpenFeroRemediationFailed"
     assert alert.annotations["description"].endswith("failed: BackoffLimitExceeded; exit code 3")
-    assert alert.annotations["command"] == "openfero-gitops logs jobs/job-1"
+    assert alert.annotations["command"] == "openfero-gitops trace jobs/job-1"
     assert alert.starts_at == END
     assert kinds(failed(resolved_at=END + minutes(1)), at=END + minutes(1)) == []
     assert kinds(failed(), at=END + REMEMBER - minutes(1)) == ["OpenFeroRemediationFailed"]

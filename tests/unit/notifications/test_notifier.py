@@ -261,7 +261,8 @@ async def test_more_alerts_than_the_limit_are_reported() -> None:
     async with stage.leading():
         await asyncio.sleep(10)
         assert stage.notifier.trouble == (
-            "only the 1000 most urgent alerts (at most 1000) are sent, 3 more are not"
+            "3 alerts not sent to Alertmanager: the limit is 1000 alerts or 2 MiB; the most urgent "
+            "are sent"
         )
 
 

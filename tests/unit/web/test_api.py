@@ -749,4 +749,4 @@ async def test_statistics_of_an_operario_that_never_ran_or_does_not_exist() -> N
         assert unknown.content_type == PROBLEM
         wrong = await client.get("/api/operarios/openfero-hostdown-firing/stats?since=1h")
         assert wrong.status == 400
-        assert "unknown parameter 'since'; none can be used here" in await wrong.text()
+        assert "unknown parameter 'since'; this path takes no parameters" in await wrong.text()
