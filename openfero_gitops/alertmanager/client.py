@@ -17,29 +17,24 @@ import re
 import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-import structlog
 
 from openfero_gitops import __version__
 from openfero_gitops.alertmanager.resolver import Resolver
-from openfero_gitops.background import OnChange
-from openfero_gitops.domain.errors import AlertmanagerError, UsageError
+from openfero_gitops.domain.errors import AlertmanagerError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.keyfiles.certificates import certificates, load_authorities
-from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.credentials import bearer_token, user_and_password
-from openfero_gitops.keyfiles.file import CheckedFile
+from openfero_gitops.keyfiles.file import LastUsable
 from openfero_gitops.request_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_log = structlog.get_logger(__name__)
 
-_T = TypeVar("_T")
 _API: Final = "/api/v2/alerts"
 #: For the whole request, so that an alert that must be sent each 10 s can be sent again in time.
 _TIMEOUT_SECONDS: Final = 5.0
@@ -57,35 +52,6 @@ _HINTS: Final[Mapping[int, str]] = {
 }
 
 
-class _LastUsable(Generic[_T]):
-    """What is made of a file, read again when the file changes, and kept while it is not usable."""
-
-    def __init__(self, path: Path, parse: Callable[[bytes], _T]) -> None:
-        """Read the file.
-
-        Raises:
-            UsageError: it cannot be read, or is not valid.
-        """
-        self._file = CheckedFile(path, parse)
-        self._error = OnChange(
-            _log.warning, "cannot use a file for Alertmanager; the previous content stays valid"
-        )
-        try:
-            self._value = self._file.read()
-        except UnusableFile as error:
-            raise UsageError(str(error)) from error
-
-    def now(self) -> _T:
-        """Return the current value."""
-        try:
-            self._value = self._file.read()
-        except UnusableFile as error:
-            self._error.set(str(error))
-        else:
-            self._error.clear()
-        return self._value
-
-
 class Access:
     """How to authenticate to Alertmanager, and which certificates to trust."""
 
@@ -100,10 +66,10 @@ class Access:
         Raises:
             UsageError: a file is not usable.
         """
-        self._authorization: _LastUsable[str] | None = None
+        self._authorization: LastUsable[str] | None = None
         if scheme != "none" and credentials_file is not None:
-            self._authorization = _LastUsable(credentials_file, _HEADERS[scheme])
-        self._context = _LastUsable(ca_file, _trusting) if ca_file is not None else None
+            self._authorization = LastUsable(credentials_file, _HEADERS[scheme])
+        self._context = LastUsable(ca_file, _trusting) if ca_file is not None else None
 
     def headers(self) -> dict[str, str]:
         """Return the headers that authenticate a request."""

@@ -11,10 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+import structlog
+
+from openfero_gitops.background import OnChange
+from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.keyfiles.content import UnusableFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -85,6 +91,36 @@ class CheckedFile(Generic[T]):
         for copy in tuple(self._copies):
             text = text.replace(str(copy), str(self.path))
         return text
+
+
+class LastUsable(Generic[T]):
+    """What is made of a file, read again when the file changes, and kept while it is not usable.
+
+    If the file stops being usable, this is logged once.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], T]) -> None:
+        """Read the file.
+
+        Raises:
+            UsageError: it cannot be read, or is not valid.
+        """
+        self._file = CheckedFile(path, parse)
+        self._error = OnChange(_log.warning, "cannot use a file; its previous content stays valid")
+        try:
+            self._value = self._file.read()
+        except UnusableFile as error:
+            raise UsageError(str(error)) from error
+
+    def now(self) -> T:
+        """Return the current value."""
+        try:
+            self._value = self._file.read()
+        except UnusableFile as error:
+            self._error.set(str(error), file=str(self._file.path))
+        else:
+            self._error.clear()
+        return self._value
 
 
 def read_file(path: Path) -> bytes:

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
-from openfero_gitops.background import OnChange
-from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.content import lines as secret_lines
-from openfero_gitops.keyfiles.file import CheckedFile
+from openfero_gitops.keyfiles.file import LastUsable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,14 +41,7 @@ class SecretLines:
             UsageError: it cannot be read, or is not valid.
         """
         self._check = check
-        self._file = CheckedFile(file, self._parse)
-        self._error = OnChange(
-            _log.warning, "cannot use the credentials file; the previous content stays valid"
-        )
-        try:
-            self._lines = self._file.read()
-        except UnusableFile as error:
-            raise UsageError(str(error)) from error
+        self._lines = LastUsable(file, self._parse)
 
     def _parse(self, content: bytes) -> tuple[bytes, ...]:
         lines = secret_lines(content)
@@ -62,13 +53,7 @@ class SecretLines:
 
     def now(self) -> tuple[bytes, ...]:
         """Return the current lines."""
-        try:
-            self._lines = self._file.read()
-        except UnusableFile as error:
-            self._error.set(str(error), file=str(self._file.path))
-        else:
-            self._error.clear()
-        return self._lines
+        return self._lines.now()
 
 
 class Credentials:
