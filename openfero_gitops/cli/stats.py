@@ -51,9 +51,9 @@ def stats(
     identifies the definition: commits with the same SPEC did not change it. Dry runs are counted
     separately. Jobs that were deleted do not count.
     """
-    from openfero_gitops.audit.stats import stats_table  # noqa: PLC0415
     from openfero_gitops.commands.stats import StatsFilter, read_stats  # noqa: PLC0415
     from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
+    from openfero_gitops.inspection.stats_text import stats_table  # noqa: PLC0415
     from openfero_gitops.web import shapes  # noqa: PLC0415
 
     log.to_stderr("console", "warning")

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from openfero_gitops.app import Controller
-from openfero_gitops.audit.stats import stats_table
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.cluster.api import SERVICE_ACCOUNTS
 from openfero_gitops.cluster.client import KubernetesApi
@@ -44,6 +43,7 @@ from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.effects.assess import assess
 from openfero_gitops.inspection import status_text, trace_text
+from openfero_gitops.inspection.stats_text import stats_table
 from openfero_gitops.settings import load_settings
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 

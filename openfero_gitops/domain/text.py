@@ -91,14 +91,21 @@ def listed(words: Iterable[str], most: int = 5) -> str:
     return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
 
 
-def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Format the rows of a table as lines with aligned columns; each cell is one line of text."""
+def aligned(rows: Iterable[Sequence[str]], text_columns: int | None = None) -> list[str]:
+    """Format the rows of a table as lines with aligned columns; each cell is one line of text.
+
+    The first `text_columns` are aligned left, the others right as numbers; None: all left.
+    """
     rows = list(rows)
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    count = len(widths) if text_columns is None else text_columns
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            cell.ljust(width) if index < count else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
 

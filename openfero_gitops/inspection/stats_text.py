@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.domain.text import plural, printable
+from openfero_gitops.domain.duration import format_age
+from openfero_gitops.domain.text import aligned, plural, printable
 from openfero_gitops.domain.timestamp import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import timedelta
 
     from openfero_gitops.effects.stats import CommitStats, StatsReport
@@ -46,8 +45,10 @@ def stats_table(report: StatsReport) -> str:
     runs = [commit for commit in report.commits if commit.stats.runs]
     dry_runs = [commit for commit in report.commits if commit.stats.dry_runs.total]
     tables = [
-        _aligned([(*_NAMES, *_RUNS), *map(_run_row, runs)]) if runs else [],
-        _aligned([(*_NAMES, *_DRY_RUNS), *map(_dry_run_row, dry_runs)]) if dry_runs else [],
+        aligned([(*_NAMES, *_RUNS), *map(_run_row, runs)], _TEXT_COLUMNS) if runs else [],
+        aligned([(*_NAMES, *_DRY_RUNS), *map(_dry_run_row, dry_runs)], _TEXT_COLUMNS)
+        if dry_runs
+        else [],
         [_summary(report)],
     ]
     return "\n\n".join("\n".join(table) for table in tables if table)
@@ -88,11 +89,7 @@ def _name_cells(commit: CommitStats) -> tuple[str, ...]:
 
 
 def _duration(value: timedelta | None) -> str:
-    """Format a median, to the second."""
-    if value is None:
-        return _NONE
-    seconds = round(value.total_seconds())
-    return format_duration(type(value)(seconds=seconds)) if seconds else "0s"
+    return _NONE if value is None else format_age(value)
 
 
 def _summary(report: StatsReport) -> str:
@@ -106,15 +103,3 @@ def _summary(report: StatsReport) -> str:
     if report.total.dry_runs.total:
         counts.append(plural(report.total.dry_runs.total, "dry run"))
     return f"{' and '.join(counts)} {since}."
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align texts left, and numbers right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < _TEXT_COLUMNS else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

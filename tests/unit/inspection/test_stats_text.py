@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from openfero_gitops.audit.stats import stats_table
 from openfero_gitops.effects.stats import CommitStats, EffectCounts, RunStats, StatsReport
+from openfero_gitops.inspection.stats_text import stats_table
 from tests.support.build import NOW
 
 NOTHING = EffectCounts(0, 0, 0, 0, None)
