@@ -126,17 +126,17 @@ async def test_the_limits_of_the_repository_count() -> None:
 
 
 async def test_files_are_judged_with_the_settings_of_the_controller() -> None:
-    """An operario that only another version of Kubernetes accepts is not missing."""
+    """An operario that only the controller's version of Kubernetes accepts is not missing."""
     cluster = MemoryCluster()
-    group = "      workloadRef: {name: batch, podGroup: heal}\n"
-    scope = Scope("jobs", ("jobs",), "1.35")
-    catalog = await mirrored(cluster, scope, disk=operario_file("disk", more=group))
+    policy = "      securityContext: {seLinuxChangePolicy: MountOption}\n"
+    scope = Scope("jobs", ("jobs",), "1.37")
+    catalog = await mirrored(cluster, scope, disk=operario_file("disk", more=policy))
     operario = catalog.by_alert["disk"][0]
     job = build.rendered(build.alert(labels={"alertname": "disk"}), operario)
     await cluster.create(JOBS, "jobs", job.manifest)
     status = await status_of(cluster, NAMESPACE)
     assert status.actions == ()
-    assert "approval" not in status.waiting
+    assert sum(status.waiting.values()) == 1
 
 
 async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:
