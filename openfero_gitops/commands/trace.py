@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from openfero_gitops.admission.decide import Wait
+from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
@@ -76,15 +77,17 @@ async def trace_of(
         for pod in newest(pods)[:_MAX_PODS_WITH_EVENTS]:
             events += await store.events(key.namespace, pod["metadata"]["uid"])
     now = clock()
+    incident = await _incident(api, remediation)
+    required, wait = await _admission(api, remediation, controller_namespace, now)
     return trace(
-        remediation,
+        required,
         job,
-        incident=await _incident(api, remediation),
+        incident=incident,
         pods=pods,
         events=events,
         approval_verified=await _is_verified(api, remediation, controller_namespace),
         now=now,
-        wait=await _wait(api, remediation, controller_namespace, now),
+        wait=wait,
     )
 
 
@@ -111,19 +114,24 @@ async def _incident(api: ApiServer, remediation: Remediation) -> list[Remediatio
     return []
 
 
-async def _wait(
+async def _admission(
     api: ApiServer, remediation: Remediation, controller_namespace: str, now: datetime
-) -> Wait | None:
-    """Why a Job waits, decided as the leader does; None if it does not, or that cannot be read."""
+) -> tuple[Remediation, Wait | None]:
+    """Return a remediation as it counts for admission, and why it waits, as the leader decides.
+
+    Without a catalog that can be read, it counts as it is recorded. None: it does not wait, or that
+    cannot be read.
+    """
     if not remediation.waiting:
-        return None
+        return remediation, None
     # The limits count the Jobs of all namespaces, if the user may list them.
     for namespaces in ((), (remediation.key.namespace,)):
         with contextlib.suppress(UsageError):
             records = await read_records(api, controller_namespace, namespaces, now)
             decision = decisions_on(records, now).get(remediation.key)
-            return decision if isinstance(decision, Wait) else None
-    return None
+            (required,) = with_requirements([remediation], records.catalog)
+            return required, decision if isinstance(decision, Wait) else None
+    return remediation, None
 
 
 async def _is_verified(

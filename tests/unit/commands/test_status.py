@@ -20,13 +20,17 @@ from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS, LEASES
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.commands.status import status_of
+from openfero_gitops.commands.trace import trace_of
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import control
 from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.lease import LeaseRecord
+from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.sync import SyncStatus
 from openfero_gitops.domain.sync_report import sync_report
+from openfero_gitops.inspection import trace_text
+from openfero_gitops.inspection.status import Topic
 from openfero_gitops.inspection.status_text import as_text
 from tests.support import build
 from tests.support.workers import NAMESPACE, Wire, operario_file
@@ -137,6 +141,20 @@ async def test_files_are_judged_with_the_settings_of_the_controller() -> None:
     status = await status_of(cluster, NAMESPACE)
     assert status.actions == ()
     assert sum(status.waiting.values()) == 1
+
+
+async def test_trace_and_status_agree_that_a_removed_operario_needs_approval() -> None:
+    """Git requires it, although the Job records no approval."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    job = build.rendered()
+    await cluster.create(JOBS, build.JOBS_NAMESPACE, job.manifest)
+    key = JobKey(build.JOBS_NAMESPACE, job.manifest["metadata"]["name"])
+    (action,) = (await status_of(cluster, NAMESPACE)).actions
+    assert action.topic is Topic.APPROVAL
+    text = trace_text.as_text(await trace_of(cluster, key, NAMESPACE))
+    assert f"required; run openfero-gitops approve {key}" in text
+    assert "the active catalog has no operario" in text.splitlines()[1]
 
 
 async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:
