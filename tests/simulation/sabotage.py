@@ -296,8 +296,12 @@ SABOTAGES: Final = (
     ),
     Sabotage(
         "a clock that is trusted whatever it says",
-        frozenset({"limit", "healed-twice", "undoing", "nothing was decided"}),
+        # The first consequence ends the story: most often an effect recorded an hour too soon, or
+        # too late.
+        frozenset(
+            {"limit", "healed-twice", "undoing", "nothing was decided", "effect", "resolved"}
+        ),
         (_replace(Clock, "now", lambda self: self._wall()),),
-        known_seeds=(51,),
+        known_seeds=(71, 112),
     ),
 )
