@@ -12,7 +12,7 @@ from tests.simulation.sabotage import SABOTAGES, Sabotage
 from tests.simulation.simulate import simulate
 
 #: `make simulate` plays more.
-SEEDS = 40
+SEEDS = 24
 _SEEDS_PER_TEST = 4
 #: Seeds to try after the known ones.
 _SEEDS_PER_SABOTAGE = 150
