@@ -280,7 +280,7 @@ SABOTAGES: Final = (
         "a circuit breaker that waits for effects to be settled",
         frozenset({"not-helping"}),
         (_replace(breaker, "assess", _assess_what_is_settled),),
-        known_seeds=(22,),
+        known_seeds=(30,),
     ),
     Sabotage(
         "an alert that still fires, which nobody writes down",
