@@ -250,7 +250,7 @@ def test_a_failure_is_open_until_its_alert_is_resolved(
 
     [found, _] = eventually(lambda: everywhere(alertmanagers, **label))
     assert "no disk" in found["annotations"]["description"]
-    assert found["annotations"]["command"].startswith("openfero-gitops logs ")
+    assert found["annotations"]["command"].startswith("openfero-gitops trace ")
     pair[1].deliver(alert("Fails", "resolved", host="db-2"))
     eventually(lambda: nowhere(alertmanagers, **label))
 
