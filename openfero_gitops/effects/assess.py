@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.domain.duration import format_age
 from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 #: After this time without news the effect is unknown.
 UNKNOWN_AFTER: Final = timedelta(hours=6)
-_MINUTE: Final = timedelta(minutes=1)
-_SECOND: Final = timedelta(seconds=1)
-#: Longer durations are shown without their seconds.
-_WITH_SECONDS: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ class _Run:
         """How long after the end something was; for the end of a sentence."""
         if moment < self.end:
             return "while the Job was running"
-        age = _rough(moment - self.end)
+        age = format_age(moment - self.end)
         return f"after {age}" if is_dry_run(self.remediation) else f"{age} after the Job ended"
 
 
@@ -227,7 +223,7 @@ def _assess_resolved(
         return _known(Effect.NOT_HEALED, resolved, message)
     quiet_until = resolved + run.heals_within
     if refire is not None and refire <= quiet_until:
-        message = f"fired again {_rough(refire - resolved)} after it was resolved"
+        message = f"fired again {format_age(refire - resolved)} after it was resolved"
         return _known(Effect.NOT_HEALED, refire, message)
     if now < quiet_until:
         message = f"resolved; healed unless it fires again before {format_seconds(quiet_until)}"
@@ -269,7 +265,7 @@ def _without_news(run: _Run, refire: datetime | None, now: datetime) -> Assessme
             f"{format_seconds(give_up)}"
         )
         return Assessment(Effect.PENDING, None, message, give_up)
-    silence = _rough(give_up - run.end)
+    silence = format_age(give_up - run.end)
     since = "" if is_dry_run(run.remediation) else " after the Job ended"
     message = f"the alert was not delivered again for {silence}{since}; it may be silenced"
     return _known(Effect.UNKNOWN, give_up, message)
@@ -322,10 +318,3 @@ def _next_run(run: _Run, incident: Incident) -> _NextRun | None:
         ):
             return _NextRun(job.started_at, job)
     return None
-
-
-def _rough(duration: timedelta) -> str:
-    """A duration as people say it: without milliseconds, and if it is long without seconds."""
-    unit = _SECOND if duration < _WITH_SECONDS else _MINUTE
-    text = format_duration(duration // unit * unit)
-    return "0s" if text == "0" else text
