@@ -150,7 +150,7 @@ class AlertReceiver(Protocol):
         ...
 
     async def send(self, alerts: Sequence[Mapping[str, Any]]) -> datetime | None:
-        """Send alerts as its API v2 reads them; return its time in whole seconds, if it says so.
+        """Send alerts as its API v2 reads them; return its time in whole seconds, if it sends one.
 
         Raises:
             AlertmanagerError: it did not answer, or did not accept all of them.

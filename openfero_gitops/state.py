@@ -225,8 +225,8 @@ class State:
         catalog, now = self._syncer.catalog, self._now()
         remember = (catalog.envelope if catalog else Envelope()).remember
         incident_of = self._view.incident_of
-        found = (find_unresolved(job, incident_of(job), remember, now) for job in self._view)
-        return [unresolved for unresolved in found if unresolved is not None]
+        remediations = (find_unresolved(job, incident_of(job), remember, now) for job in self._view)
+        return [unresolved for unresolved in remediations if unresolved is not None]
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

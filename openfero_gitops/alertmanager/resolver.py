@@ -3,7 +3,7 @@
 The system's resolver may take half a minute if a DNS server does not answer, and cannot be
 cancelled. In the threads that everything else shares, a few such lookups would delay the reads of
 files and all other work there. So a lookup has a thread of its own, and there is at most one at a
-time for a name: whoever needs the name meanwhile waits for that one.
+time for a name: other requests for the name wait for that one.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Resolver(AbstractResolver):
                 hostname=host,
                 host=str(address[0]),
                 port=int(address[1]),
-                family=found,
+                family=address_family,
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for found, _, protocol, _, address in addresses
+            for address_family, _, protocol, _, address in addresses
         ]
 
     def _start(self, host: str, port: int, family: int) -> Future[Sequence[Address]]:

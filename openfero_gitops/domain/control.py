@@ -32,7 +32,7 @@ STILL_PAUSED_BY: Final = "still-paused-by"
 #: Values of `paused` that do not pause; anything else does.
 _NOT_PAUSED: Final = ("", "false", "no", "0")
 #: Before the end of a pause in `paused`. An older version, to which this is a pause without an
-#: end, does not start anything either; and whoever writes `true` by hand writes over the end.
+#: end, does not start anything either; and a `true` written by hand replaces the end.
 _UNTIL: Final = "until "
 _READ: Final = (
     "paused",

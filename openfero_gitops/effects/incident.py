@@ -1,7 +1,7 @@
 """The Jobs of an incident, in the orders in which their effects need them.
 
-An effect depends on the other Jobs of its incident. Whoever assesses many Jobs of one incident
-builds the index once: otherwise the time grows with the square of their number.
+An effect depends on the other Jobs of its incident. To assess many Jobs of one incident,
+build the index once: otherwise the time grows with the square of their number.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Incident:
         """
         moments = self._dated.moments
         dated = len(moments) if began_by is None else bisect_right(moments, began_by)
-        found = [*self._delivered[max(dated - 1, 0) : dated], *self._undated_delivery]
-        return max(found, key=lambda delivery: delivery.delivered_at, default=None)
+        deliveries = [*self._delivered[max(dated - 1, 0) : dated], *self._undated_delivery]
+        return max(deliveries, key=lambda delivery: delivery.delivered_at, default=None)
 
     @cached_property
     def _dated(self) -> _Sorted:

@@ -1,7 +1,7 @@
 """Keeps the alerts in Alertmanager current. Only the leader does.
 
 Prometheus sends every alert to every Alertmanager of a cluster, again and again, each time with an
-end in the near future. So does the notifier: an alert ends at once when the leader says so, and by
+end in the near future. So does the notifier: an alert ends at once when the leader ends it, and by
 itself if the controller crashes. A leader that hands over ends nothing, since the next one sends
 the same alerts. It only ends alerts that it sent in its own term.
 

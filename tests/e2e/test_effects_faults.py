@@ -1,4 +1,4 @@
-"""Effects across faults: settled once by whoever leads, and the same on every replica."""
+"""Effects across faults: settled once by the leader, and the same on every replica."""
 
 from __future__ import annotations
 

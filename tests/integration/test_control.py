@@ -30,7 +30,7 @@ DELIVERED = re.compile(r"openfero_gitops_watchdog_last_delivered_timestamp_secon
 
 
 class Fleet:
-    """Two replicas that sync when they are told to, and the command line of a user."""
+    """Two replicas that sync on request, and the command line of a user."""
 
     def __init__(self, folder: Path, kubeconfig: Path, namespace: str) -> None:
         self.folder = folder

@@ -383,7 +383,7 @@ def test_logs_of_deleted_pods_are_gone(
     kubectl: Kubectl,
     shared_namespace: str,
 ) -> None:
-    """The message says so, and what can still be seen."""
+    """The message says that they are gone, and what can still be seen."""
     job = replica.remediate("Quick", "deleted", "Succeeded")
     selector = f"batch.kubernetes.io/job-name={job}"
     kubectl("delete", "pods", "-l", selector, "-n", shared_namespace, "--wait=true")

@@ -127,8 +127,8 @@ def _application(api: ApiServer, token: str) -> web.Application:
     async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the token, and answer errors with a `Status` object."""
         try:
-            given = request.headers.get("Authorization", "").encode("utf-8", "replace")
-            if not hmac.compare_digest(given, authorization):
+            header = request.headers.get("Authorization", "").encode("utf-8", "replace")
+            if not hmac.compare_digest(header, authorization):
                 raise Unauthorized("the token is not that of the demo's kubeconfig")
             return await handler(request)
         except web.HTTPException:
