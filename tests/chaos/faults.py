@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.commands import operator
+from openfero_gitops.commands.control import pause, resume
 from openfero_gitops.domain.errors import ApiError, UsageError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ async def say_until_heard(stage: Stage, *, paused: bool) -> None:
     deadline = time.monotonic() + 120
     while True:
         try:
-            await operator.pause(paused, stage.plane.kubeconfig, stage.namespace, 15)
+            await (pause if paused else resume)(stage.plane.kubeconfig, stage.namespace, 15)
         except (ApiError, UsageError):
             if time.monotonic() > deadline:
                 raise

@@ -10,7 +10,7 @@ import pytest
 
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
-from openfero_gitops.commands import operator
+from openfero_gitops.commands.control import pause, resume
 from openfero_gitops.domain import keys
 from tests.bench import admission, failover
 from tests.cluster.controlplane import COMPONENTS
@@ -85,12 +85,12 @@ def test_a_backlog_drains_by_priority_then_age(tmp_path: Path, plane: ControlPla
 
 async def _drained(plane: ControlPlane, replica: Replica, count: int) -> list[dict[str, Any]]:
     """Deliver while paused, resume, and return the Jobs when all are admitted."""
-    await operator.pause(True, plane.kubeconfig, NAMESPACE, 300)  # noqa: FBT003 - its only name
+    await pause(plane.kubeconfig, NAMESPACE, 300)
     names = [*admission.PRIORITIES]
     alerts = [alert(names[i % 3], host=f"h{i}") for i in range(count)]
     groups = [group(*alerts[i : i + 20]) for i in range(0, count, 20)]
     await send([replica.url], groups, in_flight=8, until_taken=True)
-    await operator.pause(False, plane.kubeconfig, NAMESPACE, 300)  # noqa: FBT003 - its only name
+    await resume(plane.kubeconfig, NAMESPACE, 300)
     api = await KubernetesApi.connect(plane.kubeconfig)
     try:
         async with asyncio.timeout(600):
