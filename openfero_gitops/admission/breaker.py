@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
-from openfero_gitops.effects.assess import UNKNOWN_AFTER, assess, with_last_delivery
+from openfero_gitops.effects.assess import assess, with_last_delivery
 from openfero_gitops.effects.incident import Incident
 
 if TYPE_CHECKING:
@@ -127,8 +127,7 @@ class Breakers:
             jobs = self.by_incident[job.incident]
             incident = Incident(other for other in jobs if other.uid not in self.unconfirmed)
             self._incidents[job.incident] = incident
-        job = with_last_delivery(job, incident)
-        return None if _is_given_up(job) else assess(job, incident, self.now)
+        return assess(with_last_delivery(job, incident), incident, self.now)
 
     def _order(self, job: Remediation) -> tuple[datetime, tuple[datetime, str, str]]:
         return (job.started_at or self.now, job.order)
@@ -141,15 +140,3 @@ class Breakers:
             f"the {counted} of this operario for this target did not heal the alert "
             f"(stop-after-not-healed: {limit}). Latest: Job {latest.key}, {effect_message}"
         )
-
-
-def _is_given_up(job: Remediation) -> bool:
-    """Whether nothing was heard of an alert in time, nor since: there may be thousands of these."""
-    return (
-        job.effect is Effect.UNKNOWN
-        and job.resolved_at is None
-        and job.still_firing_at is None
-        and job.effect_at is not None
-        and job.finished_at is not None
-        and job.effect_at >= job.finished_at + UNKNOWN_AFTER
-    )

@@ -216,6 +216,25 @@ def test_an_alert_that_fires_again_counts() -> None:
     assert "Job jobs/first, fired again 10m after it was resolved" in decided.message
 
 
+def test_an_alert_that_is_heard_of_late_counts() -> None:
+    """It fired again soon after a Job whose effect was settled as unknown in the meantime."""
+    began = NOW - minutes(480)
+    ended = began + minutes(1)
+    given_up = ran(
+        "given-up",
+        480,
+        Effect.UNKNOWN,
+        labels=waiting().labels,
+        effect_at=ended + minutes(15 + 360),
+    )
+    before = in_vain(2, began=began - minutes(60), ended=began - minutes(59))
+    assert decision(*before, given_up, waiting()) == Admit()
+    decided = decision(*before, given_up, waiting(starts_at=ended + minutes(19)))
+    assert isinstance(decided, Wait)
+    assert decided.reason is Reason.NOT_HELPING
+    assert "Job jobs/given-up, fired again 19m after the Job ended" in decided.message
+
+
 def test_reruns_of_one_incident_count_each() -> None:
     """With `rerun-after`, three attempts in vain are enough."""
     options = replace(PATIENT, rerun_after=minutes(20), max_runs=9)

@@ -151,17 +151,18 @@ def test_the_work_grows_with_the_number_of_jobs(
     assert few <= 200
 
 
-def test_unknown_jobs_are_not_assessed_again_for_each_decision() -> None:
-    """Of an alert of which nothing was heard in time, nor since, nothing more is known."""
-    values = {"effect": Effect.UNKNOWN, "effect_at": NOW + timedelta(days=9)}
-    silent = fires_again(20, **values)
-    heard_of = fires_again(20, **values, resolved_at=NOW + timedelta(days=9))
+def test_unknown_jobs_are_assessed_once_for_all_decisions_of_a_round() -> None:
+    """Later news may decide each of them, but it need not be looked up for each waiting Job."""
+    silent = fires_again(20, effect=Effect.UNKNOWN, effect_at=NOW + timedelta(days=9))
+    later = NOW + timedelta(days=99)
+    waiting = [
+        remediation(f"next-{number}", labels={"alertname": f"Other{number}"}, received_at=later)
+        for number in range(3)
+    ]
     module = "openfero_gitops.admission.breaker.assess"
     with mock.patch(module, wraps=assessing.assess) as assess:
-        decide_much_later(silent)
-        assert assess.call_count == 0
-        decide_much_later(heard_of)
-        assert assess.call_count == 20
+        decide([*silent, *waiting], Envelope(), pause=None, now=later)
+    assert assess.call_count == 20
 
 
 def test_an_incident_of_the_view_is_indexed_once_until_a_job_changes() -> None:
