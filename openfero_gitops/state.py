@@ -19,7 +19,7 @@ from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.effects.assess import assess
 from openfero_gitops.effects.incident_index import IncidentIndex
-from openfero_gitops.effects.unresolved import find_unresolved
+from openfero_gitops.effects.unresolved import list_unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -221,12 +221,10 @@ class State:
         return assess(remediation, self._incidents.of(remediation), self._now())
 
     def unresolved(self) -> Sequence[Unresolved]:
-        """Return what failed or did not heal, while its alert fires."""
-        catalog, now = self._syncer.catalog, self._now()
+        """Return what failed or did not heal while its alert fires: one Job of each incident."""
+        catalog = self._syncer.catalog
         remember = (catalog.envelope if catalog else Envelope()).remember
-        incident_of = self._view.incident_of
-        remediations = (find_unresolved(job, incident_of(job), remember, now) for job in self._view)
-        return [unresolved for unresolved in remediations if unresolved is not None]
+        return list_unresolved(self._view, self._incidents.of, remember, self._now())
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.remediation import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,11 +43,33 @@ def has_run(remediation: Remediation) -> bool:
 
 
 class Incident:
-    """The Jobs for firing alerts of an incident, each order sorted when it is first needed."""
+    """The Jobs of an incident, each order sorted when it is first needed.
+
+    Only Jobs for firing alerts have effects; `newest`, `last_undo` and the length count all Jobs.
+    """
 
     def __init__(self, jobs: Iterable[Remediation]) -> None:
         """Take the Jobs with the same `incident`, in any order."""
-        self._jobs = [job for job in jobs if job.status is Status.FIRING]
+        self._all = list(jobs)
+
+    def __len__(self) -> int:
+        """Count the Jobs."""
+        return len(self._all)
+
+    @cached_property
+    def newest(self) -> Remediation | None:
+        """The newest Job; None if the incident has no Jobs."""
+        return max(self._all, key=lambda job: job.order, default=None)
+
+    @cached_property
+    def last_undo(self) -> Remediation | None:
+        """The newest Job for a resolved alert that succeeded; None if there is none."""
+        undone = (
+            job
+            for job in self._all
+            if job.status is Status.RESOLVED and job.phase is Phase.SUCCEEDED
+        )
+        return max(undone, key=lambda job: job.order, default=None)
 
     def began_after(self, moment: datetime) -> Iterator[Remediation]:
         """The Jobs whose startsAt is after a moment, the earliest first."""
@@ -75,6 +98,10 @@ class Incident:
         dated = len(moments) if began_by is None else bisect_right(moments, began_by)
         deliveries = [*self._delivered[max(dated - 1, 0) : dated], *self._undated_delivery]
         return max(deliveries, key=lambda delivery: delivery.delivered_at, default=None)
+
+    @cached_property
+    def _jobs(self) -> list[Remediation]:
+        return [job for job in self._all if job.status is Status.FIRING]
 
     @cached_property
     def _dated(self) -> _Sorted:

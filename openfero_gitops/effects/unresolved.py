@@ -1,6 +1,6 @@
 """What failed and needs a person: Jobs that failed or did not heal, while their alerts fire.
 
-The status, the page and the notifications all answer with `find_unresolved`.
+The status and the page list them with `list_unresolved`, the notifications with `find_unresolved`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.effects.assess import assess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.effects.assess import Assessment
+    from openfero_gitops.effects.incident import Incident
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,69 +40,93 @@ class Unresolved:
         return self.remediation.phase is Phase.FAILED
 
 
+def list_unresolved(
+    remediations: Iterable[Remediation],
+    incident_of: Callable[[Remediation], Incident],
+    remember: timedelta,
+    now: datetime,
+) -> list[Unresolved]:
+    """Return what needs a person: of each incident, the newest Job that failed or did not heal.
+
+    Args:
+        remediations: all of them.
+        incident_of: returns the incident of a Job.
+        remember: how long after the end of a Job it is reported at most.
+        now: the time.
+    """
+    newest: dict[str, Unresolved] = {}
+    for remediation in remediations:
+        unresolved = find_unresolved(remediation, incident_of, remember, now)
+        if unresolved is None:
+            continue
+        incident = remediation.incident or str(remediation.key)
+        other = newest.get(incident)
+        if other is None or other.remediation.order < remediation.order:
+            newest[incident] = unresolved
+    return list(newest.values())
+
+
 def find_unresolved(
     remediation: Remediation,
-    incident: Sequence[Remediation],
+    incident_of: Callable[[Remediation], Incident],
     remember: timedelta,
     now: datetime,
 ) -> Unresolved | None:
     """Return why a remediation needs a person; None if it does not.
 
-    `incident` are all Jobs with its `incident`. `remember` limits how long after the end of the
-    Job this is so: an alert of which nothing is heard any more may be gone.
+    `incident_of` returns the incident of a Job, and is called only if the answer depends on it.
+    `remember` limits how long after the end of the Job this is so: an alert of which nothing is
+    heard any more may be gone.
     """
-    unresolved = None
-    if remediation.phase is Phase.FAILED:
-        unresolved = _find_failed(remediation, incident, remember)
-    elif remediation.phase is Phase.SUCCEEDED:
-        unresolved = _find_not_healed(remediation, incident, remember, now)
-    is_over = unresolved is None or unresolved.until <= now or remediation.deleting
-    return None if is_over else unresolved
-
-
-def _find_failed(
-    remediation: Remediation, incident: Sequence[Remediation], remember: timedelta
-) -> Unresolved | None:
-    if _is_failure_over(remediation, incident):
+    failed = remediation.phase is Phase.FAILED
+    if remediation.deleting or not (failed or remediation.phase is Phase.SUCCEEDED):
         return None
-    ended_at = _ended_at(remediation)
-    message = remediation.message or remediation.reason
-    return Unresolved(remediation, ended_at, ended_at + remember, message)
-
-
-def _find_not_healed(
-    remediation: Remediation, incident: Sequence[Remediation], remember: timedelta, now: datetime
-) -> Unresolved | None:
-    settled = remediation.effect in (Effect.HEALED, Effect.UNKNOWN)
-    if settled or not _still_fires(remediation, incident):
+    ended_at = remediation.finished_at or remediation.received_at
+    until = ended_at + remember
+    if until <= now:
         return None
-    assessment = assess(remediation, incident, now)
-    if assessment is None or assessment.effect is not Effect.NOT_HEALED:
+    if failed:
+        if _is_failure_over(remediation, incident_of):
+            return None
+        message = remediation.message or remediation.reason
+        return Unresolved(remediation, ended_at, until, message)
+    assessment = _not_healed(remediation, incident_of, now)
+    if assessment is None:
         return None
-    ended_at = _ended_at(remediation)
-    since = assessment.at or ended_at
-    return Unresolved(remediation, since, ended_at + remember, assessment.message)
+    return Unresolved(remediation, assessment.at or ended_at, until, assessment.message)
 
 
-def _ended_at(remediation: Remediation) -> datetime:
-    return remediation.finished_at or remediation.received_at
-
-
-def _is_failure_over(remediation: Remediation, incident: Iterable[Remediation]) -> bool:
+def _is_failure_over(
+    remediation: Remediation, incident_of: Callable[[Remediation], Incident]
+) -> bool:
     if remediation.status is Status.FIRING:
         return remediation.resolved_at is not None
     # What had to be undone is undone if a later Job for it succeeded.
-    return any(
-        other.phase is Phase.SUCCEEDED and remediation.order < other.order for other in incident
-    )
+    undo = incident_of(remediation).last_undo
+    return undo is not None and remediation.order < undo.order
 
 
-def _still_fires(remediation: Remediation, incident: Iterable[Remediation]) -> bool:
-    """Whether the alert of a remediation that did not help still fires, or fires again."""
+def _not_healed(
+    remediation: Remediation, incident_of: Callable[[Remediation], Incident], now: datetime
+) -> Assessment | None:
+    """Return the effect of a Job that did not heal an alert which still fires, or fires again."""
+    if remediation.status is not Status.FIRING or remediation.effect not in (
+        None,
+        Effect.NOT_HEALED,
+    ):
+        return None
+    incident = incident_of(remediation)
+    if not _still_fires(remediation, incident):
+        return None
+    assessment = assess(remediation, incident, now)
+    return assessment if assessment and assessment.effect is Effect.NOT_HEALED else None
+
+
+def _still_fires(remediation: Remediation, incident: Incident) -> bool:
     resolved_at = remediation.resolved_at
     if resolved_at is None:
         return True
-    newest = max((remediation, *incident), key=lambda job: job.order)
+    newest = incident.newest or remediation
     # One that fires again much later is another incident.
     return (
         newest.resolved_at is None

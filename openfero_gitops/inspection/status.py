@@ -5,7 +5,7 @@ It is computed from what is recorded in the API server, so that it needs no repl
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,12 +21,12 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.domain.text import labels, listed, plural, printable
 from openfero_gitops.domain.watchdog import overdue, read_delivery
-from openfero_gitops.effects.assess import assess
+from openfero_gitops.effects.assess import assess, index_incidents
 from openfero_gitops.effects.incident import Incident
-from openfero_gitops.effects.unresolved import find_unresolved
+from openfero_gitops.effects.unresolved import list_unresolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.not_helping import NotHelping
@@ -146,16 +146,18 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     for remediation in jobs:
         if remediation.waiting:
             waiting[_reason(remediation, decisions.get(remediation.key))] += 1
-    by_incident: dict[str, list[Remediation]] = defaultdict(list)
-    for remediation in jobs:
-        by_incident[remediation.incident or str(remediation.key)].append(remediation)
+    incidents = index_incidents(jobs)
+
+    def incident_of(remediation: Remediation) -> Incident:
+        return incidents.get(remediation.incident) or Incident([remediation])
+
     leader = _leader(records.lease, now)
     envelope = records.catalog.envelope if records.catalog else Envelope()
     actions = [
         *_actions_of_controller(records, leader),
         *_actions_of_watchdog(records, now),
         *_actions_of_jobs(jobs, list_not_helping(jobs, envelope.remember, now)),
-        *_actions_of_results(by_incident.values(), envelope.remember, now),
+        *_actions_of_results(jobs, incident_of, envelope.remember, now),
     ]
     topics = list(Topic)
     actions.sort(key=lambda action: (topics.index(action.topic), action.since or now))
@@ -165,7 +167,7 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
         leader=leader,
         phases=Counter(remediation.phase for remediation in jobs),
         waiting=dict(waiting.most_common()),
-        recent=_recent(by_incident.values(), now),
+        recent=_recent(jobs, incident_of, now),
         actions=tuple(actions),
     )
 
@@ -291,15 +293,13 @@ def _actions_of_jobs(
 
 
 def _actions_of_results(
-    incidents: Iterable[Sequence[Remediation]], remember: timedelta, now: datetime
+    jobs: Iterable[Remediation],
+    incident_of: Callable[[Remediation], Incident],
+    remember: timedelta,
+    now: datetime,
 ) -> Iterator[Action]:
     """The newest Job of each incident that failed or did not heal, while its alert fires."""
-    for incident in incidents:
-        newest_first = sorted(incident, key=lambda job: job.order, reverse=True)
-        failures = (find_unresolved(job, incident, remember, now) for job in newest_first)
-        unresolved = next(filter(None, failures), None)
-        if unresolved is None:
-            continue
+    for unresolved in list_unresolved(jobs, incident_of, remember, now):
         last = unresolved.remediation
         yield Action(
             Topic.FAILED if unresolved.failed else Topic.NOT_HEALED,
@@ -310,21 +310,21 @@ def _actions_of_results(
         )
 
 
-def _recent(incidents: Iterable[Sequence[Remediation]], now: datetime) -> Recent:
+def _recent(
+    jobs: Iterable[Remediation], incident_of: Callable[[Remediation], Incident], now: datetime
+) -> Recent:
     phases: Counter[Phase] = Counter()
     effects: Counter[Effect] = Counter()
     started = 0
-    for jobs in incidents:
-        incident = Incident(jobs)
-        for remediation in jobs:
-            start = remediation.started_at
-            if not remediation.started or start is None or start < now - RECENT:
-                continue
-            started += 1
-            phases[remediation.phase] += 1
-            assessment = assess(remediation, incident, now)
-            if assessment is not None:
-                effects[assessment.effect] += 1
+    for remediation in jobs:
+        start = remediation.started_at
+        if not remediation.started or start is None or start < now - RECENT:
+            continue
+        started += 1
+        phases[remediation.phase] += 1
+        assessment = assess(remediation, incident_of(remediation), now)
+        if assessment is not None:
+            effects[assessment.effect] += 1
     return Recent(started, phases, effects)
 
 

@@ -44,10 +44,11 @@ if TYPE_CHECKING:
 
     from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.effects.incident import Incident
     from openfero_gitops.effects.unresolved import Unresolved
 
     Identity = tuple[tuple[str, str], ...]
-    Incidents = Callable[[Remediation], Sequence[Remediation]]
+    IncidentOf = Callable[[Remediation], Incident]
 
 #: More are not kept in Alertmanager: people cannot read them, and a request must stay small.
 MAX_NOTIFICATIONS: Final = 1000
@@ -103,14 +104,14 @@ class _Facts:
     """What a finding depends on besides the remediation."""
 
     not_helping: Mapping[JobKey, NotHelping]
-    incidents: Incidents
+    incident_of: IncidentOf
     remember: timedelta
     now: datetime
 
 
 def list_notifications(
     remediations: Sequence[Remediation],
-    incidents: Incidents,
+    incident_of: IncidentOf,
     *,
     remember: timedelta,
     external_url: str,
@@ -121,14 +122,14 @@ def list_notifications(
 
     Args:
         remediations: all of them, the waiting ones with what the active catalog requires.
-        incidents: returns all remediations of the incident of one.
+        incident_of: returns the incident of a remediation.
         remember: how long a failure is reported at most, after the end of its Job.
         external_url: the address of the pages, without a slash at its end; may be empty.
         now: the time.
         before: the last result. It only saves building what did not change since.
     """
     not_helping = list_not_helping(remediations, remember, now)
-    facts = _Facts(not_helping, incidents, remember, now)
+    facts = _Facts(not_helping, incident_of, remember, now)
     before = before or Notifications({})
     listed: dict[str, _Candidate] = {}
     chosen: dict[Identity, _Candidate] = {}
@@ -202,8 +203,7 @@ def _find_running(remediation: Remediation, _: _Facts) -> _Finding | None:
 
 
 def _find_failed(remediation: Remediation, facts: _Facts) -> _Finding | None:
-    incident = facts.incidents(remediation)
-    unresolved = find_unresolved(remediation, incident, facts.remember, facts.now)
+    unresolved = find_unresolved(remediation, facts.incident_of, facts.remember, facts.now)
     return None if unresolved is None else _finding(NotificationKind.FAILED, unresolved)
 
 
@@ -211,7 +211,7 @@ def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
     settled = remediation.effect in (Effect.HEALED, Effect.UNKNOWN)
     if settled or remediation.status is not Status.FIRING:
         return None
-    incident = facts.incidents(remediation)
+    incident = facts.incident_of(remediation)
     if len(incident) == 1 and remediation.resolved_at is not None:
         return None  # whatever its effect is: it does not fire any more
     ended_at = _ended_at(remediation)
@@ -220,7 +220,7 @@ def _find_succeeded(remediation: Remediation, facts: _Facts) -> _Finding | None:
     pending = _Finding(NotificationKind.REMEDIATING, remediation, _began_at(remediation), until)
     if len(incident) == 1 and remediation.effect is None and facts.now < ended_at + heals_within:
         return pending  # as below, but most remediations are like this
-    unresolved = find_unresolved(remediation, incident, facts.remember, facts.now)
+    unresolved = find_unresolved(remediation, facts.incident_of, facts.remember, facts.now)
     if unresolved is not None:
         return _finding(NotificationKind.NOT_HEALED, unresolved)
     if remediation.resolved_at is not None:

@@ -28,6 +28,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import AlertmanagerError
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.notifications.alerts import (
     MAX_NOTIFICATIONS,
     Notifications,
@@ -147,6 +148,7 @@ class Notifier:
         """
         self._channels = [_Channel(receiver) for receiver in receivers]
         self._view = view
+        self._incidents = IncidentIndex(view)
         self._catalog = catalog
         self._counts = counts
         self._now = now
@@ -210,7 +212,7 @@ class Notifier:
         before = self._wanted
         self._wanted = list_notifications(
             with_requirements(self._view, catalog),
-            self._view.incident_of,
+            self._incidents.of,
             remember=(catalog.envelope if catalog else Envelope()).remember,
             external_url=self._external_url,
             now=self._now(),

@@ -13,6 +13,7 @@ import pytest
 from openfero_gitops.alertmanager.client import Access, Alertmanager
 from openfero_gitops.domain.errors import AlertmanagerError
 from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.effects.incident import Incident
 from openfero_gitops.notifications.alerts import list_notifications
 from openfero_gitops.notifications.notifier import alert_body
 from tests.support.alertmanagers import LOOPBACK
@@ -95,7 +96,7 @@ async def test_alertmanager_accepts_every_alert(url: str, authority: Authority) 
         finished("c", labels=labels, phase=Phase.FAILED, message="\ud800" * 10_000, ended=NOW),
     ]
     listed = list_notifications(
-        jobs, lambda job: [job], remember=minutes(60), external_url="https://x", now=NOW
+        jobs, lambda job: Incident([job]), remember=minutes(60), external_url="https://x", now=NOW
     )
     alerts = [alert_body(alert, NOW + timedelta(days=10_000)) for alert in listed.alerts.values()]
     access = Access(ca_file=authority.certificate)

@@ -18,7 +18,8 @@ from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
 from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.effects.assess import Assessment, assess
-from openfero_gitops.effects.unresolved import Unresolved, find_unresolved
+from openfero_gitops.effects.incident import Incident
+from openfero_gitops.effects.unresolved import Unresolved, list_unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,13 +87,10 @@ class Showcase:
     def unresolved(self) -> list[Unresolved]:
         """Return what failed or did not heal, as the leader does."""
         remember = (self.active.envelope if self.active else Envelope()).remember
-        found = (
-            find_unresolved(job, self._incident_of(job), remember, self.moment) for job in self.jobs
-        )
-        return [unresolved for unresolved in found if unresolved is not None]
+        return list_unresolved(self.jobs, self._incident_of, remember, self.moment)
 
-    def _incident_of(self, remediation: Remediation) -> list[Remediation]:
-        return [job for job in self.jobs if job.incident == remediation.incident]
+    def _incident_of(self, remediation: Remediation) -> Incident:
+        return Incident(job for job in self.jobs if job.incident == remediation.incident)
 
     def is_approval_verified(self, _: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

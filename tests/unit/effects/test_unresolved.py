@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
-from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.effects.unresolved import find_unresolved
+from openfero_gitops.domain.remediation import Phase, Remediation
+from openfero_gitops.effects.assess import index_incidents
+from openfero_gitops.effects.incident import Incident
+from openfero_gitops.effects.unresolved import Unresolved, find_unresolved, list_unresolved
 from tests.support.build import NOW, finished, minutes
 
 if TYPE_CHECKING:
-    from openfero_gitops.domain.remediation import Remediation
+    from collections.abc import Callable
 
 REMEMBER = timedelta(hours=24)
 
@@ -31,7 +34,7 @@ def failed(name: str = "job-1", **changes: Any) -> Remediation:
 
 def not_healed(**changes: Any) -> Remediation:
     """Return one that did not heal its alert."""
-    effect = {"effect": Effect.NOT_HEALED, "effect_at": NOW + minutes(16)}
+    effect: dict[str, Any] = {"effect": Effect.NOT_HEALED, "effect_at": NOW + minutes(16)}
     return job(**{**effect, "effect_message": "still firing", **changes})
 
 
@@ -60,7 +63,8 @@ def test_an_unresolved_failure_is_reported(
 ) -> None:
     """Until its alert is resolved, or what had to be undone is undone."""
     now = NOW + minutes(20)
-    unresolved = find_unresolved(remediation, [remediation, *others], REMEMBER, now)
+    incident = Incident([remediation, *others])
+    unresolved = find_unresolved(remediation, lambda _: incident, REMEMBER, now)
     assert (unresolved and unresolved.message) == message
     if unresolved is not None:
         assert unresolved.failed is (remediation.phase is Phase.FAILED)
@@ -73,5 +77,65 @@ def test_a_failure_is_not_reported_for_longer_than_it_is_remembered(
 ) -> None:
     """An alert of which nothing is heard any more may be gone."""
     for age, is_reported in ((REMEMBER - minutes(1), True), (REMEMBER, False)):
-        unresolved = find_unresolved(remediation, [remediation], REMEMBER, NOW + age)
-        assert (unresolved is not None) is is_reported
+        unresolved = list_unresolved(
+            [remediation], lambda job: Incident([job]), REMEMBER, NOW + age
+        )
+        assert bool(unresolved) is is_reported
+
+
+def test_the_newest_job_of_each_incident_is_listed() -> None:
+    """Each earlier attempt for the same alert failed, too, but needs nothing of its own."""
+    attempts = [
+        failed(f"job-{number}", attempt=number, received_at=NOW + minutes(number))
+        for number in (2, 3, 1)
+    ]
+    other = not_healed(name="other", labels={"alertname": "Other"})
+    listed = list_of([*attempts, other])
+    assert [unresolved.remediation.key.name for unresolved in listed] == ["job-3", "other"]
+
+
+def fires_again(number: int) -> Remediation:
+    """Return a Job that did not heal its alert, which was resolved and fired again."""
+    return not_healed(
+        name=f"job-{number}",
+        starts_at=NOW + minutes(number),
+        received_at=NOW + minutes(number),
+        resolved_at=NOW + minutes(number + 0.5),
+    )
+
+
+def failed_undo(number: int) -> Remediation:
+    """Return a Job for a resolved alert; each second one succeeded."""
+    return failed(
+        f"job-{number}",
+        phase=Phase.FAILED if number % 2 else Phase.SUCCEEDED,
+        status=Status.RESOLVED,
+        received_at=NOW + minutes(number),
+    )
+
+
+@pytest.mark.parametrize("make", [fires_again, failed_undo])
+def test_the_work_grows_with_the_number_of_jobs(make: Callable[[int], Remediation]) -> None:
+    """Not with its square, if they all are of one incident."""
+    read = 0
+
+    def order(job: Remediation) -> object:
+        nonlocal read
+        read += 1
+        return original(job)
+
+    original = Remediation.order.fget
+    counts = []
+    for count in (50, 200):
+        read = 0
+        with mock.patch.object(Remediation, "order", property(order)):
+            list_of([make(number) for number in range(count)])
+        counts.append(read)
+    assert counts[1] <= 5 * counts[0]
+    assert counts[0] <= 200
+
+
+def list_of(jobs: list[Remediation]) -> list[Unresolved]:
+    """List what needs a person of these Jobs, which are all that exist."""
+    incidents = index_incidents(jobs)
+    return list_unresolved(jobs, lambda job: incidents[job.incident], REMEMBER, NOW + minutes(250))

@@ -14,6 +14,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import NotificationKind, is_own_alert
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.effects.assess import index_incidents
 from openfero_gitops.notifications.alerts import (
     MAX_BYTES,
     MAX_NOTIFICATIONS,
@@ -33,9 +34,10 @@ TARGET = {"pod": "web-1", "severity": "page"}
 
 def notify(*jobs: Remediation, at: datetime = NOW, url: str = "") -> Notifications:
     """List the alerts for some Jobs, which are all that exist."""
+    incidents = index_incidents(jobs)
     return list_notifications(
         jobs,
-        lambda job: [other for other in jobs if other.incident == job.incident],
+        lambda job: incidents[job.incident],
         remember=REMEMBER,
         external_url=url,
         now=at,
@@ -367,11 +369,12 @@ def test_the_alerts_depend_on_the_jobs_and_the_time_alone(
     jobs: list[Remediation], earlier: int, later: int, data: st.DataObject
 ) -> None:
     """Every leader lists the same ones, whatever the order of the Jobs and what it knew before."""
+    incidents = index_incidents(jobs)
 
     def listed(order: list[Remediation], at: int, before: Notifications | None) -> Notifications:
         return list_notifications(
             order,
-            lambda job: [other for other in jobs if other.incident == job.incident],
+            lambda job: incidents[job.incident],
             remember=REMEMBER,
             external_url="",
             now=NOW + minutes(at),
