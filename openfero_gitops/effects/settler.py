@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -239,21 +240,27 @@ class Settler:
             ApiError: it was not recorded.
         """
         at = assessment.at or self._now()
-        patch = patches.settle(job, assessment.effect, at, assessment.message)
-        term.check()
+        settle = partial(patches.settle, job, assessment.effect, at, assessment.message)
+        patch = settle()
         try:
-            self._view.apply(observe(await self._jobs.patch(job.key, patch)))
+            try:
+                await self._patch(job, patch, term)
+            except Invalid:
+                read = await self._jobs.get(job.key)
+                current = observe(read)
+                self._view.apply(current)
+                if not isinstance(current, Remediation) or _tested(current) != _tested(job):
+                    return  # it is assessed again
+                as_written = settle(annotations=read["metadata"].get("annotations") or {})
+                if as_written == patch:
+                    raise  # it was not a test that failed
+                await self._patch(job, as_written, term)
         except NotFound:
             self._view.remove(job.key, job.uid)
-        except Invalid:
-            try:
-                current = observe(await self._jobs.get(job.key))
-            except NotFound:
-                self._view.remove(job.key, job.uid)
-                return
-            self._view.apply(current)
-            if isinstance(current, Remediation) and _tested(current) == _tested(job):
-                raise  # it was not a test that failed
+
+    async def _patch(self, job: Remediation, patch: patches.Patch, term: RunningTerm) -> None:
+        term.check()
+        self._view.apply(observe(await self._jobs.patch(job.key, patch)))
 
 
 def settling_time(job: Remediation, assessment: Assessment) -> datetime | None:

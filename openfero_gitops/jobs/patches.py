@@ -15,6 +15,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from openfero_gitops.domain.effect import Effect
@@ -123,17 +124,32 @@ def still_firing(job: Remediation, moment: datetime) -> Patch:
     ]
 
 
-def settle(job: Remediation, effect: Effect, at: datetime, message: str) -> Patch:
+def settle(
+    job: Remediation,
+    effect: Effect,
+    at: datetime,
+    message: str,
+    *,
+    annotations: Mapping[str, str] | None = None,
+) -> Patch:
     """Record the effect of a Job, unless what it depends on changed since it was read.
 
     A leader whose watch lags may not know the last news of the alert.
+
+    Args:
+        job: the Job as it was read.
+        effect: what is recorded.
+        at: since when the Job has it.
+        message: why.
+        annotations: those of the Job, which people may have written in another form; None means
+            that they are as the controller writes them.
     """
-    before = job.effect.value if job.effect is not None else None
+    if annotations is None:
+        annotations = _as_recorded(job)
+    tested = (keys.EFFECT, keys.RESOLVED_AT, keys.STILL_FIRING_AT)
     return [
         _same(job),
-        {"op": "test", "path": _path(keys.EFFECT), "value": before},
-        _recorded(keys.RESOLVED_AT, job.resolved_at),
-        _recorded(keys.STILL_FIRING_AT, job.still_firing_at),
+        *({"op": "test", "path": _path(key), "value": annotations.get(key)} for key in tested),
         _set(keys.EFFECT, effect.value),
         _set(keys.EFFECT_AT, format_time(at)),
         _set(keys.EFFECT_MESSAGE, message),
@@ -251,10 +267,13 @@ def _absent(key: str) -> dict[str, Any]:
     return {"op": "test", "path": _path(key), "value": None}
 
 
-def _recorded(key: str, moment: datetime | None) -> dict[str, Any]:
-    """Test that a time is recorded as it was read."""
-    value = format_time(moment) if moment is not None else None
-    return {"op": "test", "path": _path(key), "value": value}
+def _as_recorded(job: Remediation) -> dict[str, str]:
+    """The annotations on which an effect depends, as the controller writes them."""
+    times = {keys.RESOLVED_AT: job.resolved_at, keys.STILL_FIRING_AT: job.still_firing_at}
+    annotations = {key: format_time(moment) for key, moment in times.items() if moment is not None}
+    if job.effect is not None:
+        annotations[keys.EFFECT] = job.effect.value
+    return annotations
 
 
 def _set(key: str, value: str) -> dict[str, Any]:

@@ -373,6 +373,30 @@ class TestFaults:
         assert 3 < tried < 10
         assert job.effect is Effect.HEALED
 
+    @pytest.mark.parametrize(
+        ("annotation", "text", "effect"),
+        [
+            (keys.RESOLVED_AT, "2026-11-21T03:06:00Z", Effect.HEALED),
+            (keys.RESOLVED_AT, "yesterday", Effect.HEALED),
+            (keys.STILL_FIRING_AT, "2026-11-21T04:30:00+01:00", Effect.NOT_HEALED),
+            (keys.EFFECT, "maybe", Effect.UNKNOWN),
+        ],
+    )
+    @in_virtual_time
+    async def test_annotations_in_another_form_do_not_prevent_it(
+        self, annotation: str, text: str, effect: Effect
+    ) -> None:
+        """People may have written them by hand; then they are tested as they are written."""
+        world = World()
+        replica = world.replica()
+        async with leading(replica):
+            (key,) = await ran(replica, "web-1")
+            await world.annotate(key, annotation, text)
+            await asyncio.sleep(7 * HOUR)
+            job = await world.job(key)
+        assert job.effect is effect
+        assert len(settled_by(replica)) == 2
+
     @in_virtual_time
     async def test_an_effect_whose_answer_was_lost_is_counted_once(self) -> None:
         """The second attempt finds it recorded, and changes nothing."""
