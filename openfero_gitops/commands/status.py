@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS: Final = 10.0
 
 
+class NoController(UsageError):
+    """The namespace has no controller, or RBAC forbids to read it (then that is the cause)."""
+
+
 async def read_status(
     kubeconfig: Path | None, namespace: str | None, jobs_namespaces: Sequence[str]
 ) -> ControllerStatus:
@@ -81,7 +85,7 @@ async def read_records(
     try:
         records = await _read_controller(api, namespace, now)
     except Forbidden as error:
-        raise UsageError(
+        raise NoController(
             f"no permission to read the controller in namespace {namespace!r}: {error}; set "
             "--namespace to the namespace of the controller"
         ) from error
@@ -113,7 +117,7 @@ async def _read_controller(api: ApiServer, namespace: str, now: datetime) -> Rec
     lease = await KubernetesLease(api, namespace).read(timeout=_TIMEOUT_SECONDS)
     head = await store.get(HEAD)
     if lease is None and head is None:
-        raise UsageError(
+        raise NoController(
             f"no controller found in namespace {namespace!r}: set --namespace to the namespace of "
             "the controller"
         )

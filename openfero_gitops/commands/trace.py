@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openfero_gitops.admission.decide import Wait
+from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.jobs import job_key, read_job
-from openfero_gitops.commands.status import read_records
+from openfero_gitops.commands.status import NoController, read_records
 from openfero_gitops.domain import keys
-from openfero_gitops.domain.errors import Forbidden, UsageError
+from openfero_gitops.domain.errors import ApiError, Forbidden, UsageError
 from openfero_gitops.domain.remediation import Foreign, Remediation
 from openfero_gitops.dryrun import trial
-from openfero_gitops.inspection.status import decisions_on
+from openfero_gitops.inspection.status import decisions_on, why_no_catalog
 from openfero_gitops.inspection.trace import Trace, trace
 from openfero_gitops.jobs.observe import observe
 
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer, Object
     from openfero_gitops.domain.remediation import JobKey
+    from openfero_gitops.inspection.status import Records
 
 #: The newest Pods of a Job whose Events are read.
 _MAX_PODS_WITH_EVENTS = 3
+_NO_CONTROLLER = "to see why, set --controller-namespace to the controller's namespace"
+_CHECK = "check --controller-namespace"
+_UNREADABLE = "the reason cannot be read: {}"
 
 
 async def read_trace(
@@ -78,16 +83,17 @@ async def trace_of(
             events += await store.events(key.namespace, pod["metadata"]["uid"])
     now = clock()
     incident = await _incident(api, remediation)
-    required, wait = await _admission(api, remediation, controller_namespace, now)
+    admission = await _admission(api, remediation, controller_namespace, now)
     return trace(
-        required,
+        admission.remediation,
         job,
         incident=incident,
         pods=pods,
         events=events,
         approval_verified=await _is_verified(api, remediation, controller_namespace),
         now=now,
-        wait=wait,
+        wait=admission.wait,
+        instead_of_wait=admission.instead_of_wait,
     )
 
 
@@ -114,24 +120,56 @@ async def _incident(api: ApiServer, remediation: Remediation) -> list[Remediatio
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """A remediation as it counts for admission, and why it does not start; see `Trace`."""
+
+    remediation: Remediation
+    wait: Wait | None = None
+    instead_of_wait: str = ""
+
+
 async def _admission(
     api: ApiServer, remediation: Remediation, controller_namespace: str, now: datetime
-) -> tuple[Remediation, Wait | None]:
-    """Return a remediation as it counts for admission, and why it waits, as the leader decides.
+) -> _Admission:
+    """Decide on a waiting remediation as the leader does.
 
-    Without a catalog that can be read, it counts as it is recorded. None: it does not wait, or that
-    cannot be read.
+    Without a catalog that can be read, it counts as it is recorded.
     """
     if not remediation.waiting:
-        return remediation, None
+        return _Admission(remediation)
+    known = ""
     # The limits count the Jobs of all namespaces, if the user may list them.
     for namespaces in ((), (remediation.key.namespace,)):
-        with contextlib.suppress(UsageError):
+        try:
             records = await read_records(api, controller_namespace, namespaces, now)
-            decision = decisions_on(records, now).get(remediation.key)
-            (required,) = with_requirements([remediation], records.catalog)
-            return required, decision if isinstance(decision, Wait) else None
-    return remediation, None
+        except NoController as error:
+            forbidden = error.__cause__
+            known = _UNREADABLE.format(f"{forbidden}; {_CHECK}") if forbidden else _NO_CONTROLLER
+            break
+        except (UsageError, ApiError) as error:
+            known = _UNREADABLE.format(error)
+        else:
+            return _decided(remediation, records, now)
+    return _Admission(remediation, instead_of_wait=known)
+
+
+def _decided(remediation: Remediation, records: Records, now: datetime) -> _Admission:
+    (required,) = with_requirements([remediation], records.catalog)
+    match decisions_on(records, now).get(remediation.key):
+        case Wait() as wait:
+            return _Admission(required, wait)
+        case Refuse(reason, message):
+            known = f"the leader is about to refuse it: {message or reason.text}"
+        case Admit():
+            known = "all checks passed; no leader has started it yet"
+        case None if records.catalog is None:
+            known = why_no_catalog(records)
+        case None if remediation.deleting:
+            known = "it is being deleted, so it does not start"
+        case None:
+            known = "it has just changed; run the command again"
+    return _Admission(required, instead_of_wait=known)
 
 
 async def _is_verified(

@@ -177,6 +177,13 @@ def decisions_on(records: Records, now: datetime) -> Mapping[JobKey, Decision]:
     return _decide(with_requirements(records.jobs, records.catalog), records, now)
 
 
+def why_no_catalog(records: Records) -> str:
+    """Why the active catalog cannot be read; empty if it can."""
+    if records.mirror_error or records.revision is not None:
+        return records.mirror_error
+    return "no commit has become active yet: see the log of the controller"
+
+
 def _decide(
     jobs: Sequence[Remediation], records: Records, now: datetime
 ) -> Mapping[JobKey, Decision]:
@@ -209,10 +216,7 @@ def _actions_of_controller(records: Records, leader: LeaseRecord | None) -> Iter
         )
         command = f"kubectl -n {records.namespace} get pods"
         yield Action(Topic.LEADER, message, lost, command)
-    if records.mirror_error:
-        yield Action(Topic.CATALOG, records.mirror_error)
-    elif records.revision is None:
-        message = "no commit has become active yet: see the log of the controller"
+    if message := why_no_catalog(records):
         yield Action(Topic.CATALOG, message)
     report, refused = records.report, records.refused
     if report.error and refused is not None and refused.reason == report.error:

@@ -116,7 +116,7 @@ class Trace:
 
     `alert` is the alert as it was recorded, empty if that cannot be read. `approval_verified` says
     whether the API server checked the approver's name; None if that is not known. `wait` is why a
-    Job does not start; None if it does not wait, or if that cannot be read.
+    Job does not start; for one that is Waiting without it, `instead_of_wait` says what is known.
     """
 
     at: datetime
@@ -126,6 +126,7 @@ class Trace:
     assessment: Assessment | None
     approval_verified: bool | None
     wait: Wait | None
+    instead_of_wait: str
     pods: tuple[PodState, ...]
     events: tuple[ShownEvent, ...]
     timeline: tuple[Moment, ...]
@@ -160,6 +161,7 @@ def trace(
     approval_verified: bool | None,
     now: datetime,
     wait: Wait | None = None,
+    instead_of_wait: str = "",
 ) -> Trace:
     """Collect what is known of a remediation.
 
@@ -172,6 +174,7 @@ def trace(
         approval_verified: see `Trace`.
         now: the current time, UTC.
         wait: see `Trace`.
+        instead_of_wait: see `Trace`.
     """
     annotations: Mapping[str, str] = job["metadata"].get("annotations") or {}
     pod_states = tuple(sorted(map(_pod, pods), key=lambda pod: (pod.created_at or now, pod.name)))
@@ -192,6 +195,7 @@ def trace(
         assessment=assessment,
         approval_verified=approval_verified if remediation.approved_by else None,
         wait=wait,
+        instead_of_wait=instead_of_wait,
         pods=pod_states,
         events=tuple(shown),
         timeline=tuple(moments),

@@ -53,11 +53,9 @@ def _rows(trace: Trace) -> Iterator[tuple[str, str]]:
 
 
 def _phase(trace: Trace) -> str:
-    remediation, wait = trace.remediation, trace.wait
+    remediation = trace.remediation
     reason, message = _reason(trace)
     text = remediation.phase.value
-    if remediation.phase is Phase.WAITING and wait is None:
-        return f"{text}: to see why, set --controller-namespace to the controller's namespace"
     if remediation.phase is Phase.SUCCEEDED:
         return text  # its condition says the same in other words
     if message.startswith(reason):
@@ -68,9 +66,11 @@ def _phase(trace: Trace) -> str:
 
 def _reason(trace: Trace) -> tuple[str, str]:
     """Why a remediation is in its phase, and a message."""
-    wait = trace.wait
+    wait, remediation = trace.wait, trace.remediation
+    if wait is None and remediation.phase is Phase.WAITING:
+        return "", trace.instead_of_wait
     if wait is None:
-        return trace.remediation.reason, trace.remediation.message
+        return remediation.reason, remediation.message
     message = wait.message or wait.reason.text
     # As in Events: the message of a pause has its end already; that of a breaker is only possible.
     if wait.until is not None and wait.reason not in (Reason.PAUSED, Reason.NOT_HELPING):

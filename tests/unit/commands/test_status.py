@@ -157,6 +157,69 @@ async def test_trace_and_status_agree_that_a_removed_operario_needs_approval() -
     assert "the active catalog has no operario" in text.splitlines()[1]
 
 
+def forbidding(cluster: MemoryCluster, kind: Any, name: str = "") -> Wire:
+    """Return a connection of a user who may not read a kind, or only one object of it."""
+    wire = Wire(cluster)
+
+    async def trouble(request: Request, act: Act) -> Any:
+        if request.resource == kind and name in request.name:
+            raise Forbidden("no")
+        return await act()
+
+    wire.trouble = trouble
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [
+        ("ready", "Waiting: all checks passed; no leader has started it yet"),
+        (
+            "too old",
+            "Waiting: the leader is about to refuse it: the Job waited longer than max-wait",
+        ),
+        ("absent", "Waiting: to see why, set --controller-namespace to the controller's namespace"),
+        ("never synced", "Waiting: no commit has become active yet: see the log of the controller"),
+        ("damaged", "Waiting: the mirror"),
+        ("no shards", "Waiting: the reason cannot be read: no"),
+        (
+            "no permission",
+            "Waiting: the reason cannot be read: no; check --controller-namespace",
+        ),
+    ],
+)
+async def test_trace_says_what_is_known_of_a_job_that_no_check_holds_up(
+    state: str, phase: str
+) -> None:
+    """Only if no controller is found, the option is missing that names its namespace."""
+    cluster = MemoryCluster()
+    catalog = await mirrored(
+        cluster if state != "absent" else MemoryCluster(), disk=operario_file("disk")
+    )
+    operario = catalog.by_alert["disk"][0]
+    job = build.rendered(build.alert(labels={"alertname": "disk"}), operario).manifest
+    await cluster.create(JOBS, build.JOBS_NAMESPACE, job)
+    shards = [
+        item["metadata"]["name"]
+        for item in (await cluster.list(CONFIG_MAPS, NAMESPACE)).items
+        if item["metadata"]["name"] != HEAD
+    ]
+    api: Any = cluster
+    match state:
+        case "never synced":
+            await cluster.delete(CONFIG_MAPS, NAMESPACE, HEAD)
+        case "damaged":
+            await cluster.delete(CONFIG_MAPS, NAMESPACE, shards[0])
+        case "no shards":
+            api = forbidding(cluster, CONFIG_MAPS, name=shards[0])
+        case "no permission":
+            api = forbidding(cluster, LEASES)
+    key = JobKey(build.JOBS_NAMESPACE, job["metadata"]["name"])
+    now = build.NOW + timedelta(days=9 if state == "too old" else 0)
+    text = trace_text.as_text(await trace_of(api, key, NAMESPACE, lambda: now))
+    assert text.splitlines()[1].startswith(f"Phase      {phase}")
+
+
 async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:
     """The controller may be newer than the command."""
     cluster = MemoryCluster()
@@ -210,13 +273,5 @@ async def test_a_missing_permission_is_named(resource: Any, message: str) -> Non
     """The message says what was forbidden, and which option helps."""
     cluster = MemoryCluster()
     await mirrored(cluster, disk=operario_file("disk"))
-    wire = Wire(cluster)
-
-    async def trouble(request: Request, act: Act) -> Any:
-        if request.resource == resource:
-            raise Forbidden("no")
-        return await act()
-
-    wire.trouble = trouble
     with pytest.raises(UsageError, match=message):
-        await status_of(wire, NAMESPACE)
+        await status_of(forbidding(cluster, resource), NAMESPACE)

@@ -42,6 +42,7 @@ def traced(
     events: tuple[Any, ...] = (),
     verified: bool | None = None,
     wait: Wait | None = None,
+    instead_of_wait: str = "",
     **job: Any,
 ) -> Trace:
     """Return the trace of the Job of `build.alert()`, an hour after the delivery."""
@@ -57,6 +58,7 @@ def traced(
         approval_verified=verified,
         now=NOW + minutes(60),
         wait=wait,
+        instead_of_wait=instead_of_wait,
     )
 
 
@@ -187,7 +189,9 @@ def test_a_waiting_job_says_why() -> None:
         "Phase      Waiting: not-helping: it fired again",
         f"           openfero-gitops approve {found.remediation.key}",
     ]
-    assert "set --controller-namespace" in as_text(traced()).splitlines()[1]
+    found = traced(instead_of_wait="all checks passed")
+    assert as_text(found).splitlines()[1] == "Phase      Waiting: all checks passed"
+    assert as_members(found)["message"] == "all checks passed"
 
 
 def test_a_signature_has_its_signer() -> None:
