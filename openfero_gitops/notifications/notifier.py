@@ -59,7 +59,10 @@ _EARLY_SECONDS: Final = 1.0
 _MAX_IDLE_SECONDS: Final = 60.0
 #: OpenFeroRemediating is sent every 10 s and ends after 30 s by Alertmanager's clock.
 _MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=20)
+#: A difference that is reported is reported again once it has changed by this much.
+_CLOCK_STEP: Final = timedelta(seconds=5)
 _SECOND: Final = timedelta(seconds=1)
+_NONE: Final = timedelta(0)
 _BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=10.0)
 
 
@@ -80,6 +83,25 @@ class _Channel:
         self.changed = asyncio.Event()
         self.error = OnChange(_log.warning, "people are not notified")
         self.clock = OnChange(_log.warning, "the clock of an Alertmanager is another one")
+        self._reported_ahead = _NONE
+
+    def compare_clocks(self, ahead: timedelta) -> None:
+        """Report how much the Alertmanager's clock is ahead (or, below zero, behind), if too much.
+
+        Each comparison has a slightly different result, so it is reported again, or as over, only
+        once it has changed by more than that.
+        """
+        if self.clock.text and abs(ahead - self._reported_ahead) < _CLOCK_STEP:
+            return
+        if abs(ahead) <= _MAX_CLOCK_DIFFERENCE:
+            self.clock.clear()
+            return
+        self._reported_ahead = ahead
+        way, end = ("ahead of", "early") if ahead > _NONE else ("behind", "late")
+        self.clock.set(
+            f"{self.receiver.url}: its clock is {abs(ahead) // _SECOND} s {way} the controller's, "
+            f"so OpenFeroRemediating ends too {end}; synchronize the clocks"
+        )
 
 
 class _Record:
@@ -274,26 +296,18 @@ class Notifier:
             channel.error.clear()
             _log.info("Alertmanager accepts alerts again", url=url)
         self._counts.notified(url, "sent")
-        if difference := _clock_difference(now, date, self._now()):
-            channel.clock.set(f"{url}: {difference}")
-        else:
-            channel.clock.clear()
+        channel.compare_clocks(_certainly_ahead(now, date, self._now()))
         return True
 
 
-def _clock_difference(before: datetime, date: datetime | None, after: datetime) -> str:
-    """Say that an Alertmanager's clock differs too much; `date` is its time between the others."""
+def _certainly_ahead(before: datetime, date: datetime | None, after: datetime) -> timedelta:
+    """How much a clock that said `date` between two times is certainly ahead; below zero: behind.
+
+    A Date has no fractions, and a slow answer makes the comparison less precise.
+    """
     if date is None:
-        return ""
-    # (A Date has no fractions, and a slow answer makes the comparison less precise.)
-    ahead, behind = date - after, before - (date + _SECOND)
-    off, way = (ahead, "ahead of") if ahead > behind else (behind, "behind")
-    if off <= _MAX_CLOCK_DIFFERENCE:
-        return ""
-    return (
-        f"its clock is {off // _SECOND} s {way} the controller's, so OpenFeroRemediating ends too "
-        f"{'early' if way == 'ahead of' else 'late'}; synchronize the clocks"
-    )
+        return _NONE
+    return max(date - after, _NONE) - max(before - (date + _SECOND), _NONE)
 
 
 def _identity(notification: Notification) -> Identity:

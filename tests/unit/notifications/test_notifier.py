@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from openfero_gitops.domain.errors import AlertmanagerError, ClockWrong
 from openfero_gitops.domain.remediation import Phase
@@ -288,6 +289,21 @@ async def test_an_alertmanager_with_another_clock_is_reported(ahead: int, messag
         stage.receivers[0].ahead = timedelta(0)
         await asyncio.sleep(20)
         assert stage.notifier.trouble == ""
+
+
+@in_virtual_time
+async def test_a_clock_difference_is_reported_again_only_after_a_change() -> None:
+    """Each comparison has a slightly different result, also around the limit."""
+    stage = Stage()
+    stage.show(running("r"))
+    receiver = stage.receivers[0]
+    with capture_logs() as entries:
+        async with stage.leading():
+            for ahead in (22, 20, 23, 19, 22, 40, 41, 39, 10, 0):
+                receiver.ahead = timedelta(seconds=ahead)
+                await asyncio.sleep(12)
+    logged = [entry["error"] for entry in entries if entry["event"].startswith("the clock of")]
+    assert [text.partition("is ")[2].partition(" ahead")[0] for text in logged] == ["21 s", "39 s"]
 
 
 @in_virtual_time
