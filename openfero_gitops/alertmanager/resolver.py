@@ -37,7 +37,7 @@ class Resolver(AbstractResolver):
         """Return the addresses of a host.
 
         Raises:
-            OSError: the name cannot be resolved.
+            OSError: the name cannot be resolved, or no thread can be started for it.
         """
         lookup = self._running.get((host, port, family))
         if lookup is None:
@@ -70,7 +70,12 @@ class Resolver(AbstractResolver):
                 lookup.set_result(addresses)
 
         # (A daemon, so that the process can end meanwhile.)
-        threading.Thread(target=look_up, name="resolve", daemon=True).start()
+        thread = threading.Thread(target=look_up, name="resolve", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the limit of threads is reached
+            del self._running[host, port, family]
+            raise OSError(f"cannot resolve {host}: {error}") from error
         return lookup
 
     async def close(self) -> None:

@@ -78,3 +78,19 @@ async def test_addresses_are_those_of_the_system() -> None:
     results = await Resolver().resolve("localhost", 9093)
     assert {result["host"] for result in results} <= {"127.0.0.1", "::1"}
     assert {(result["hostname"], result["port"]) for result in results} == {("localhost", 9093)}
+
+
+async def test_a_lookup_without_a_thread_fails_and_the_next_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process may have reached its limit of threads for a moment."""
+    resolver = Resolver()
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(OSError, match="cannot resolve localhost: can't start new thread"):
+            await resolver.resolve("localhost", 9093)
+    assert await asyncio.wait_for(resolver.resolve("localhost", 9093), 60)
