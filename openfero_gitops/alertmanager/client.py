@@ -15,8 +15,6 @@ import base64
 import json
 import re
 import ssl
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -25,6 +23,7 @@ from openfero_gitops import __version__
 from openfero_gitops.alertmanager.resolver import Resolver
 from openfero_gitops.domain.errors import AlertmanagerError
 from openfero_gitops.domain.text import printable
+from openfero_gitops.domain.timestamp import parse_http_date
 from openfero_gitops.keyfiles.certificates import certificates, load_authorities
 from openfero_gitops.keyfiles.credentials import bearer_token, user_and_password
 from openfero_gitops.keyfiles.file import LastUsable
@@ -32,6 +31,7 @@ from openfero_gitops.request_errors import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
 
@@ -153,7 +153,7 @@ class Alertmanager:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise AlertmanagerError(_cause(error)) from error
         if status in _OK:
-            return _time(date)
+            return parse_http_date(date)
         if status in _REDIRECT:
             raise AlertmanagerError(
                 f"HTTP {status}: it redirects to {printable(location) or 'nowhere'}; redirects are "
@@ -162,13 +162,6 @@ class Alertmanager:
         hint = _HINTS.get(status, "")
         said = ": ".join(filter(None, (f"HTTP {status} {printable(reason)}", _said(answer))))
         raise AlertmanagerError("; ".join(filter(None, (said, hint))))
-
-
-def _time(date: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(date).astimezone(UTC)
-    except ValueError:
-        return None
 
 
 def _said(answer: bytes) -> str:

@@ -11,16 +11,17 @@ if no moment between the request and the response can explain the `Date`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from openfero_gitops.domain.errors import ClockWrong
+from openfero_gitops.domain.timestamp import parse_http_date
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
 _log = structlog.get_logger(__name__)
 
@@ -83,9 +84,8 @@ class Clock:
 
     def compare(self, sent_at: float, date: str | None) -> None:
         """Compare the clock with the `Date` of the response to a request sent at `sent_at`."""
-        try:
-            theirs = parsedate_to_datetime(date or "").astimezone(UTC)
-        except ValueError:
+        theirs = parse_http_date(date)
+        if theirs is None:
             return
         now = self._wall()
         took = timedelta(seconds=self._steady() - sent_at)

@@ -1,8 +1,12 @@
-"""Times as Kubernetes and Alertmanager write them: RFC 3339, in UTC, with microseconds."""
+"""Times as Kubernetes and Alertmanager write them: RFC 3339, in UTC, with microseconds.
+
+Those of HTTP headers have a form of their own.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 #: Far from both ends of what a datetime holds, so that adding a duration cannot overflow.
@@ -34,5 +38,17 @@ def parse_time(text: str | None) -> datetime | None:
             return None
         value = value.astimezone(UTC)
     except (ValueError, OverflowError):
+        return None
+    return value if value.year in _VALID_YEARS else None
+
+
+def parse_http_date(text: str | None) -> datetime | None:
+    """Parse a date of HTTP, which has whole seconds; None as for `parse_time`."""
+    try:
+        value = parsedate_to_datetime(text or "")
+        if value.tzinfo is None:  # `-0000`
+            value = value.replace(tzinfo=UTC)
+        value = value.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return value if value.year in _VALID_YEARS else None

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.timestamp import parse_http_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 #: The variable that names the file for ssh's log.
 SSH_LOG: Final = "OPENFERO_SSH_LOG"
@@ -113,10 +114,10 @@ class HttpAnswer:
         value = self.headers.get("retry-after", "").strip()
         if re.fullmatch(r"[0-9]{1,9}", value):
             return min(float(value), _MAX_RETRY_AFTER_SECONDS)
-        moment = _parse_date(value)
+        moment = parse_http_date(value)
         if moment is None:
             return 0.0
-        reference = _parse_date(self.headers.get("date", "")) or now
+        reference = parse_http_date(self.headers.get("date", "")) or now
         return min(max(0.0, (moment - reference).total_seconds()), _MAX_RETRY_AFTER_SECONDS)
 
 
@@ -194,12 +195,3 @@ def _parse_http(lines: Sequence[tuple[str, str]]) -> HttpLog:
             headers[name.strip().lower()] = value.strip()
     final = [answer for answer in answers if answer.status >= _CONTINUE]
     return HttpLog(tuple(final), connected or bool(answers))
-
-
-def _parse_date(text: str) -> datetime | None:
-    """Parse a date of HTTP; None if it is none."""
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

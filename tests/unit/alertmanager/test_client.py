@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+DATE = "Sat, 21 Nov 2026 03:04:05 GMT"
 ALERTS = [{"labels": {"alertname": "OpenFeroNotHealed"}}]
 
 
@@ -75,12 +76,12 @@ async def test_alerts_are_sent_as_json() -> None:
     assert authorization is None
 
 
-@pytest.mark.parametrize("date", ["Sat, 21 Nov 2026 03:04:05 GMT", "now"])
+@pytest.mark.parametrize("date", [DATE, "now", "Fri, 31 Dec 9999 23:59:59 -2300"])
 async def test_the_time_of_the_server_is_returned(date: str) -> None:
     """It is unknown if the server says something else."""
     async with answering(saying(200, Date=date)) as url:
         moment = await Alertmanager(url, Access()).send(ALERTS)
-    assert moment == (None if date == "now" else datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC))
+    assert moment == (datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC) if date == DATE else None)
 
 
 @pytest.mark.parametrize(

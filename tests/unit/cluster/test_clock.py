@@ -116,7 +116,17 @@ def test_a_little_off_is_fine() -> None:
     assert watches.clock.trouble == ""
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Wed, 99 Nov 2026 07:28:00 GMT"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "",
+        "yesterday",
+        "Wed, 99 Nov 2026 07:28:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2300",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ],
+)
 def test_a_date_that_is_none_changes_nothing(date: str | None) -> None:
     """A response without a Date is ignored."""
     watches = Watches()
