@@ -2,24 +2,28 @@
 
 Admission decides about each waiting Job alone, and names the first reason: during a pause that is
 the pause. People need to know the state of the incident. It lasts while Jobs are refused because
-they waited too long, and while admission is paused, until the alert is resolved or a Job starts.
+they waited too long, and while admission is paused, until the alert is resolved, a Job starts, or
+the operario is changed or removed in Git.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.admission.breaker import Breakers
+from openfero_gitops.admission.requirements import active_operario
 from openfero_gitops.domain.alert import Status
-from openfero_gitops.domain.reason import REPEATABLE, Reason
+from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import JobKey, Remediation
 
 _DUPLICATES: Final = (Reason.SAME_OCCURRENCE, Reason.SAME_INCIDENT)
@@ -35,15 +39,18 @@ class NotHelping:
 
 
 def list_not_helping(
-    remediations: Sequence[Remediation], remember: timedelta, now: datetime
+    remediations: Sequence[Remediation], catalog: Catalog | None, now: datetime
 ) -> Mapping[JobKey, NotHelping]:
     """Return the newest Job of each incident and operario that does not help, if it never started.
 
-    It waits, or was refused and the next delivery of its alert makes another attempt. A refused Job
-    counts for `remember` at most, because silenced alerts are never reported as resolved.
+    It waits, or was refused because it waited too long, and the next delivery of its alert makes
+    another attempt. A refused Job counts for `remember` at most, because silenced alerts are never
+    reported as resolved.
 
-    `remediations` are all Jobs, the waiting ones with what the active catalog requires.
+    `remediations` are all Jobs, the waiting ones with what the active `catalog` requires. Without a
+    catalog refused Jobs are judged by what is recorded on them.
     """
+    remember = (catalog.envelope if catalog else Envelope()).remember
     if not any(_is_held_back(job) for job in remediations):
         return {}
     breakers, attempts = _index(remediations, now)
@@ -57,7 +64,8 @@ def list_not_helping(
         until = refused_at and refused_at + remember
         if until is not None and until <= now:
             continue
-        if (breaker := breakers.check(newest)) is not None:
+        attempt = newest if newest.waiting else _next_attempt(newest, catalog)
+        if attempt is not None and (breaker := breakers.check(attempt)) is not None:
             message = breaker.message
             if not newest.waiting:
                 message = f"{newest.message or newest.reason}; {message}"
@@ -83,13 +91,29 @@ def _index(
     return breakers, attempts
 
 
+def _next_attempt(refused: Remediation, catalog: Catalog | None) -> Remediation | None:
+    """Return a refused Job with the options that the next attempt for its alert has.
+
+    None if the next attempt is not of this version of the operario.
+    """
+    if catalog is None:
+        return refused
+    operario = active_operario(refused, catalog)
+    if operario is None or operario.spec_digest != refused.spec_digest:
+        return None
+    return replace(refused, options=operario.options)
+
+
 def _is_held_back(job: Remediation) -> bool:
-    """Whether a Job of an alert that fires has not started, and a later attempt still may."""
+    """Whether a Job of an alert that fires has not started, and a later attempt still may.
+
+    (One that was refused as not helping only makes room for a new version of the operario.)
+    """
     if job.status is not Status.FIRING or job.deleting:
         return False
     if job.waiting:
         return True
-    return job.phase is Phase.REFUSED and job.reason in REPEATABLE and job.resolved_at is None
+    return job.phase is Phase.REFUSED and job.reason == Reason.MAX_WAIT and job.resolved_at is None
 
 
 def _first_in_row(jobs: Sequence[Remediation]) -> Remediation:

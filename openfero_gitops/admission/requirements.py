@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.alert import Status
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.operario import Options
+    from openfero_gitops.domain.operario import Operario, Options
     from openfero_gitops.domain.remediation import Remediation
 
 _MAX_ADDRESS_CHARACTERS: Final = 256
@@ -75,20 +75,27 @@ def with_requirements(
     return effective
 
 
-def _requirements(remediation: Remediation, catalog: Catalog) -> _Required:
-    recorded = remediation.options
+def active_operario(remediation: Remediation, catalog: Catalog) -> Operario | None:
+    """Return the operario of a Job in the active catalog; None if it was removed."""
     for operario in catalog.by_alert.get(remediation.alertname.lower(), ()):
         if operario.name == remediation.operario and operario.status is remediation.status:
-            options = stricter_options(recorded, operario.options)
-            if message := _other_repository(remediation, catalog):
-                return _Required(replace(options, approval=True), message)
-            if options.approval and not recorded.approval:
-                message = (
-                    f"operario {shown(operario.name)} requires approval in Git, but the options "
-                    "recorded on the Job do not: one of them was changed since"
-                )
-                return _Required(options, message, operario.spec_digest)
-            return _Required(options, spec_digest=operario.spec_digest)
+            return operario
+    return None
+
+
+def _requirements(remediation: Remediation, catalog: Catalog) -> _Required:
+    recorded = remediation.options
+    if (operario := active_operario(remediation, catalog)) is not None:
+        options = stricter_options(recorded, operario.options)
+        if message := _other_repository(remediation, catalog):
+            return _Required(replace(options, approval=True), message)
+        if options.approval and not recorded.approval:
+            message = (
+                f"operario {shown(operario.name)} requires approval in Git, but the options "
+                "recorded on the Job do not: one of them was changed since"
+            )
+            return _Required(options, message, operario.spec_digest)
+        return _Required(options, spec_digest=operario.spec_digest)
     if recorded.approval:
         return _Required(recorded)
     message = (

@@ -156,7 +156,7 @@ def summarize(records: Records, now: datetime) -> ControllerStatus:
     actions = [
         *_actions_of_controller(records, leader),
         *_actions_of_watchdog(records, now),
-        *_actions_of_jobs(jobs, list_not_helping(jobs, envelope.remember, now)),
+        *_actions_of_jobs(jobs, list_not_helping(jobs, records.catalog, now)),
         *_actions_of_results(jobs, incident_of, envelope.remember, now),
     ]
     topics = list(Topic)

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import (
     OPERARIO_LABEL,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.admission.not_helping import NotHelping
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.effects.incident import Incident
     from openfero_gitops.effects.unresolved import Unresolved
@@ -113,7 +115,7 @@ def list_notifications(
     remediations: Sequence[Remediation],
     incident_of: IncidentOf,
     *,
-    remember: timedelta,
+    catalog: Catalog | None,
     external_url: str,
     now: datetime,
     before: Notifications | None = None,
@@ -123,12 +125,14 @@ def list_notifications(
     Args:
         remediations: all of them, the waiting ones with what the active catalog requires.
         incident_of: returns the incident of a remediation.
-        remember: how long a failure is reported at most, after the end of its Job.
+        catalog: the active one. Its `remember` is how long a failure is reported at most, after
+            the end of its Job.
         external_url: the address of the pages, without a slash at its end; may be empty.
         now: the time.
         before: the last result. It only saves building what did not change since.
     """
-    not_helping = list_not_helping(remediations, remember, now)
+    not_helping = list_not_helping(remediations, catalog, now)
+    remember = (catalog.envelope if catalog else Envelope()).remember
     facts = _Facts(not_helping, incident_of, remember, now)
     before = before or Notifications({})
     listed: dict[str, _Candidate] = {}

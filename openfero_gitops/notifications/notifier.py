@@ -24,7 +24,6 @@ import structlog
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.domain.backoff import Backoff
-from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.errors import AlertmanagerError
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
@@ -235,7 +234,7 @@ class Notifier:
         self._wanted = list_notifications(
             with_requirements(self._view, catalog),
             self._incidents.of,
-            remember=(catalog.envelope if catalog else Envelope()).remember,
+            catalog=catalog,
             external_url=self._external_url,
             now=self._now(),
             before=before,

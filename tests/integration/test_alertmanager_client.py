@@ -17,7 +17,7 @@ from openfero_gitops.effects.incident import Incident
 from openfero_gitops.notifications.alerts import list_notifications
 from openfero_gitops.notifications.notifier import alert_body
 from tests.support.alertmanagers import LOOPBACK
-from tests.support.build import NOW, finished, minutes, remediation, running
+from tests.support.build import NOW, finished, remediation, running
 from tests.support.certificates import Authority
 from tests.support.optional import require_alertmanager
 from tests.support.process import Process, free_port
@@ -96,7 +96,7 @@ async def test_alertmanager_accepts_every_alert(url: str, authority: Authority) 
         finished("c", labels=labels, phase=Phase.FAILED, message="\ud800" * 10_000, ended=NOW),
     ]
     listed = list_notifications(
-        jobs, lambda job: Incident([job]), remember=minutes(60), external_url="https://x", now=NOW
+        jobs, lambda job: Incident([job]), catalog=None, external_url="https://x", now=NOW
     )
     alerts = [alert_body(alert, NOW + timedelta(days=10_000)) for alert in listed.alerts.values()]
     access = Access(ca_file=authority.certificate)

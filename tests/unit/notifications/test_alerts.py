@@ -21,9 +21,19 @@ from openfero_gitops.notifications.alerts import (
     Notifications,
     list_notifications,
 )
-from tests.support.build import COMMIT, NOW, finished, minutes, remediation, running
+from tests.support.build import (
+    COMMIT,
+    NOW,
+    catalog,
+    finished,
+    minutes,
+    operario,
+    remediation,
+    running,
+)
 
 if TYPE_CHECKING:
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.notification import Notification
     from openfero_gitops.domain.remediation import Remediation
 
@@ -32,13 +42,15 @@ END = NOW + minutes(2)
 TARGET = {"pod": "web-1", "severity": "page"}
 
 
-def notify(*jobs: Remediation, at: datetime = NOW, url: str = "") -> Notifications:
+def notify(
+    *jobs: Remediation, at: datetime = NOW, url: str = "", active: Catalog | None = None
+) -> Notifications:
     """List the alerts for some Jobs, which are all that exist."""
     incidents = index_incidents(jobs)
     return list_notifications(
         jobs,
         lambda job: incidents[job.incident],
-        remember=REMEMBER,
+        catalog=active,
         external_url=url,
         now=at,
     )
@@ -175,9 +187,11 @@ def in_vain(**given: Any) -> list[Remediation]:
     return [*jobs, remediation("next", **{"attempt": 4, "target": "t"} | given)]
 
 
-def reported(*jobs: Remediation, at: datetime = NOW) -> list[Notification]:
+def reported(
+    *jobs: Remediation, at: datetime = NOW, active: Catalog | None = None
+) -> list[Notification]:
     """Return the alerts because nothing helps."""
-    alerts = notify(*jobs, at=at).alerts.values()
+    alerts = notify(*jobs, at=at, active=active).alerts.values()
     return [alert for alert in alerts if alert.kind is NotificationKind.NOT_HELPING]
 
 
@@ -221,6 +235,31 @@ def test_it_goes_on_after_the_job_was_refused_because_it_waited_too_long() -> No
     resolved = in_vain(**refused, resolved_at=NOW + minutes(1))
     [later] = reported(*resolved, again, at=hour)
     assert later.starts_at == hour
+
+
+@pytest.mark.parametrize(
+    ("active", "is_reported"),
+    [
+        (catalog(operario()), True),
+        (catalog(), False),
+        (catalog(operario(spec_digest="new")), False),
+        (catalog(operario(options=Options(stop_after_not_healed=None))), False),
+        (catalog(operario(options=Options(stop_after_not_healed=4))), False),
+    ],
+    ids=["the same", "removed", "another version", "off", "a higher limit"],
+)
+def test_a_refused_job_is_reported_while_the_next_one_would_wait_too(
+    active: Catalog,
+    is_reported: bool,  # noqa: FBT001
+) -> None:
+    """It would have the version and the options of the operario in the active catalog."""
+    jobs = in_vain(phase=Phase.REFUSED, reason="max-wait")
+    assert bool(reported(*jobs, active=active)) is is_reported
+
+
+def test_a_job_that_makes_room_for_a_new_version_is_not_reported() -> None:
+    """The next delivery of the alert creates a Job that starts."""
+    assert not reported(*in_vain(phase=Phase.REFUSED, reason="not-helping"))
 
 
 def test_duplicates_do_not_end_it() -> None:
@@ -375,7 +414,7 @@ def test_the_alerts_depend_on_the_jobs_and_the_time_alone(
         return list_notifications(
             order,
             lambda job: incidents[job.incident],
-            remember=REMEMBER,
+            catalog=None,
             external_url="",
             now=NOW + minutes(at),
             before=before,
