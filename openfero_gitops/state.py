@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from openfero_gitops.admission.decide import decide
+from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.lag import LagMonitor
     from openfero_gitops.catalog.syncer import Syncer
@@ -167,6 +169,7 @@ class State:
         self._stopping = stopping
         self._now = now
         self._decisions = DecisionCache(view)
+        self._not_helping: tuple[Mapping[JobKey, Decision], Mapping[JobKey, NotHelping]] = ({}, {})
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
     def about(self) -> About:
@@ -237,6 +240,18 @@ class State:
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Return the decision on each waiting Job, as a leader would make it now."""
         return self._decisions.get(self._syncer.catalog, self._control.pause, now=self._now())
+
+    def not_helping(self) -> Mapping[JobKey, NotHelping]:
+        """Return the Jobs that do not start because their operario does not help, and why.
+
+        Computed again when the decisions are.
+        """
+        decisions = self.decisions()
+        if self._not_helping[0] is not decisions:
+            catalog = self._syncer.catalog
+            remediations = with_requirements(self._view, catalog)
+            self._not_helping = decisions, list_not_helping(remediations, catalog, self._now())
+        return self._not_helping[1]
 
     def conditions(self) -> Sequence[Condition]:
         """Check what this replica needs to work."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
@@ -47,7 +47,7 @@ def list_concerns(
     catalog: Catalog | None,
     sync: SyncStatus,
     remediations: Iterable[Remediation],
-    decisions: Mapping[JobKey, Decision],
+    not_helping: Mapping[JobKey, NotHelping],
     unresolved: Iterable[Unresolved],
     pause: Pause | None,
 ) -> list[Concern]:
@@ -55,7 +55,7 @@ def list_concerns(
     concerns = [
         *_concerns_of_health(leader, conditions, catalog, sync),
         *_concerns_of_failures(unresolved),
-        *_concerns_of_remediations(remediations, decisions),
+        *_concerns_of_remediations(remediations, not_helping),
         *_concerns_of_catalog(catalog, pause),
     ]
     return sorted(concerns, key=lambda concern: _URGENCY.index(concern.tone))
@@ -127,11 +127,15 @@ def _concerns_of_failures(unresolved: Iterable[Unresolved]) -> Iterator[Concern]
 
 
 def _concerns_of_remediations(
-    remediations: Iterable[Remediation], decisions: Mapping[JobKey, Decision]
+    remediations: Iterable[Remediation], not_helping: Mapping[JobKey, NotHelping]
 ) -> Iterator[Concern]:
     """List what waits for a person and what is held."""
     by_phase: dict[Phase, list[Remediation]] = {}
+    held_back: list[tuple[Remediation, NotHelping]] = []
     for remediation in remediations:
+        if (state := not_helping.get(remediation.key)) is not None:
+            held_back.append((remediation, state))
+            continue
         by_phase.setdefault(remediation.phase, []).append(remediation)
     if unapproved := by_phase.get(Phase.AWAITING_APPROVAL):
         oldest = min(unapproved, key=lambda remediation: remediation.order)
@@ -142,21 +146,17 @@ def _concerns_of_remediations(
             oldest.received_at,
             f"./?phase={Phase.AWAITING_APPROVAL.value}",
         )
-    not_helping = [
-        remediation
-        for remediation in by_phase.get(Phase.WAITING, ())
-        if (decision := decisions.get(remediation.key)) is not None
-        and decision.reason is Reason.NOT_HELPING
-    ]
-    if not_helping:
-        oldest = min(not_helping, key=lambda remediation: remediation.order)
+    if held_back:
+        oldest, state = min(held_back, key=lambda pair: (pair[1].since, pair[0].order))
+        approve = "approve it" if oldest.waiting else "approve the next Job for it"
         yield Concern(
             "ask",
-            f"{plural(len(not_helping), 'remediation')} waiting because their operarios do not help"
-            if len(not_helping) > 1
-            else "1 remediation waiting because its operario does not help",
-            f"oldest: {oldest.alertname or oldest.operario}; approve it, or change the operario",
-            oldest.received_at,
+            f"{plural(len(held_back), 'remediation')} not started because their operarios do not "
+            "help"
+            if len(held_back) > 1
+            else "1 remediation not started because its operario does not help",
+            f"oldest: {oldest.alertname or oldest.operario}; {approve}, or change the operario",
+            state.since,
             f"./?q={Reason.NOT_HELPING.value}",
         )
     if stuck := [job for job in by_phase.get(Phase.RUNNING, ()) if job.pod_waiting]:

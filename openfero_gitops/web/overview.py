@@ -141,11 +141,18 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
     """Compute the variables of the templates."""
     catalog = state.catalog()
     decisions = state.decisions()
+    not_helping = state.not_helping()
     conditions = state.conditions()
     sync = state.sync()
     about = shapes.about(state.about(), state.leadership())
     newest_first = sorted(state.remediations(), key=lambda r: r.order, reverse=True)
-    matching = [r for r in newest_first if query.matches(_search_texts(r, decisions.get(r.key)))]
+    matching = [
+        r
+        for r in newest_first
+        if query.matches(
+            _search_texts(r, decisions.get(r.key), held_back=r.key in not_helping),
+        )
+    ]
     shown = [r for r in matching if not query.phases or r.phase in query.phases]
     latest = {r.operario: r for r in reversed(newest_first)}
     effects = Counter((r.operario, r.effect) for r in newest_first if r.started)
@@ -182,7 +189,7 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
             catalog=catalog,
             sync=sync,
             remediations=newest_first,
-            decisions=decisions,
+            not_helping=not_helping,
             unresolved=state.unresolved(),
             pause=pause,
         ),
@@ -307,7 +314,9 @@ def _operario_row(
     )
 
 
-def _search_texts(remediation: Remediation, decision: Decision | None) -> Iterator[str]:
+def _search_texts(
+    remediation: Remediation, decision: Decision | None, *, held_back: bool
+) -> Iterator[str]:
     """List the texts by which a reader may search for a remediation."""
     yield from (str(remediation.key), remediation.operario, remediation.alertname)
     yield from (remediation.status, remediation.phase, remediation.reason, remediation.message)
@@ -317,6 +326,8 @@ def _search_texts(remediation: Remediation, decision: Decision | None) -> Iterat
         yield remediation.effect
     if decision is not None and remediation.waiting:
         yield decision.reason
+    if held_back:
+        yield Reason.NOT_HELPING
 
 
 def _operario_texts(operario: Operario) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog
@@ -52,7 +53,7 @@ class ReplicaState(Protocol):
         ...
 
     def unresolved(self) -> Sequence[Unresolved]:
-        """Return what failed or did not heal, while its alert fires."""
+        """Return what failed or did not heal while its alert fires: one Job of each incident."""
         ...
 
     def is_approval_verified(self, remediation: Remediation, /) -> bool:
@@ -65,6 +66,10 @@ class ReplicaState(Protocol):
 
     def decisions(self) -> Mapping[JobKey, Decision]:
         """Return the decision on each waiting Job, as a leader would make it now."""
+        ...
+
+    def not_helping(self) -> Mapping[JobKey, NotHelping]:
+        """Return the Jobs that do not start because their operario does not help, and why."""
         ...
 
     def conditions(self) -> Sequence[Condition]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.admission.decide import Decision, decide
+from openfero_gitops.admission.not_helping import NotHelping, list_not_helping
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.health import About, Condition
@@ -105,6 +106,10 @@ class Showcase:
         envelope = self.active.envelope if self.active else None
         decided = decide(self.jobs, envelope, pause=self.pause(), now=self.moment)
         return {job.key: decision for job, decision in decided}
+
+    def not_helping(self) -> Mapping[JobKey, NotHelping]:
+        """Return what is held back, as the leader does."""
+        return list_not_helping(self.jobs, self.active, self.moment)
 
     def conditions(self) -> Sequence[Condition]:
         """Return the conditions."""

@@ -503,9 +503,38 @@ async def test_a_job_whose_operario_does_not_help_waits_for_a_person() -> None:
     assert lines[:2] == [f"openfero-gitops approve {job.key}", f"openfero-gitops refuse {job.key}"]
     (not_healed, concern) = page.all("li", "concern")
     assert "1 remediation did not heal the alert" in not_healed.text
-    assert "1 remediation waiting because its operario does not help" in concern.text
+    assert "1 remediation not started because its operario does not help" in concern.text
     assert "approve it, or change the operario" in concern.text
     assert concern.find("a").attributes["href"] == "./?q=not-helping"
+
+
+async def test_what_does_not_help_is_a_concern_whatever_keeps_its_job_from_starting() -> None:
+    """During a pause, too, and until the next attempt if the Job waited too long."""
+    began = NOW - timedelta(hours=2)
+    ran = [
+        replace(
+            remediation("A", Phase.SUCCEEDED, began - timedelta(minutes=number)),
+            spec_digest="1",
+            effect=Effect.NOT_HEALED,
+            effect_message="still firing 16m after the Job ended",
+        )
+        for number in range(2)
+    ]
+    options = Options(stop_after_not_healed=2)
+    job = replace(remediation("A", Phase.WAITING, NOW, options=options), spec_digest="1")
+    refused = replace(job, phase=Phase.REFUSED, reason="max-wait", suspended=True)
+    active = catalog(operario("openfero-a-firing", "A", spec_digest="1", options=options))
+    pause = Pause(PauseCause.COMMAND, "ada paused admission", "ada")
+    for state, words in (
+        (replace(showing(*ran, job), paused=pause), "A; approve it, or change"),
+        (showing(*ran, refused, active=active), "A; approve the next Job for it, or change"),
+    ):
+        page = await draw(state, "/?q=not-helping")
+        texts = [concern.text for concern in page.all("li", "concern")]
+        assert any("1 remediation did not heal the alert" in text for text in texts)
+        [text] = [text for text in texts if "1 remediation not started because" in text]
+        assert words in text
+        assert any(job.key.name in body.text for body in page.all("tbody"))
 
 
 async def test_waits_for_a_limit() -> None:
