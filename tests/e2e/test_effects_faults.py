@@ -38,7 +38,7 @@ EFFECT: Final = ("effect", "effectAt", "effectMessage")
 
 @pytest.fixture(scope="module")
 def plane(private_control_plane: Callable[..., ControlPlane]) -> ControlPlane:
-    """Give an API server whose Jobs end when a test says so, and whose etcd keeps every state."""
+    """Give an API server whose Jobs end when a test ends them, and whose etcd keeps every state."""
     return private_control_plane(components=COMPONENTS[:2], flags={"kube-apiserver": FLAGS})
 
 

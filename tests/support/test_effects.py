@@ -269,7 +269,7 @@ def test_a_leader_may_not_know_yet_that_a_run_did_not_help() -> None:
 
 
 def test_the_delivery_of_the_next_job_shows_that_the_last_one_did_not_help() -> None:
-    """The Job that is admitted is known to whoever admits it, however new it is."""
+    """A leader knows the Job that it admits, however new the Job is."""
     for created, rules in ((300, ["healed-twice", "not-helping"]), (65, ["healed-twice"])):
         story = effects(stop_after_not_healed=1)
         story.run("a", 0)

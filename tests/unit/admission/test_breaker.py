@@ -390,7 +390,7 @@ def test_that_refusal_is_not_final() -> None:
 
 
 def test_another_version_written_on_a_job_does_not_help() -> None:
-    """Whoever can change the annotations of a Job can still not start it."""
+    """Users who can change the annotations of a Job still cannot start it."""
     active = catalog(operario(options=PATIENT))
     assert reason(*in_vain(), waiting(spec_digest="forged"), active=active) is Reason.NOT_HELPING
     assert reason(*in_vain(), waiting(spec_digest=""), active=active) is Reason.NOT_HELPING

@@ -17,7 +17,7 @@ from openfero_gitops.domain.errors import AlertmanagerError
 
 
 class SlowDns:
-    """A DNS server that answers when the test says so."""
+    """A DNS server that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()

@@ -85,7 +85,7 @@ async def test_a_job_is_approved_once() -> None:
 
 @in_virtual_time
 async def test_an_annotation_reaches_the_terminal_escaped() -> None:
-    """Whoever may write annotations must not control the terminals of operators."""
+    """Users who may write annotations must not control the terminals of operators."""
     world = World()
     replica = world.replica()
     async with replica.watching():

@@ -166,7 +166,7 @@ def test_unknown_jobs_are_assessed_once_for_all_decisions_of_a_round() -> None:
 
 
 def test_an_incident_of_the_view_is_indexed_once_until_a_job_changes() -> None:
-    """Also if it is asked for by many Jobs."""
+    """Also if many Jobs need it."""
     view = View()
     first, second = (
         dataclasses.replace(job, resource_version=str(number))

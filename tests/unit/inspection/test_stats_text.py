@@ -63,7 +63,7 @@ def test_dry_runs_have_a_table_of_their_own() -> None:
 
 
 def test_no_statistics() -> None:
-    """Without Jobs, or without a Job that started, the summary says so."""
+    """Without Jobs, or without a Job that started, the summary says that nothing ran."""
     assert "no Job of the controller matches" in stats_table(StatsReport(None, None, ()))
     assert stats_table(StatsReport(NOW, None, ())).startswith("No Job has started since 2026")
 

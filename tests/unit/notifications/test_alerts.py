@@ -196,7 +196,7 @@ def reported(
 
 
 def test_what_waits_because_nothing_helps_is_reported() -> None:
-    """Approval is not asked for twice; whether admission is paused does not count."""
+    """There is one alert, not two; whether admission is paused does not count."""
     jobs = in_vain(phase=Phase.AWAITING_APPROVAL)
     [alert] = reported(*jobs)
 
