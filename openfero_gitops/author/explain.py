@@ -7,7 +7,7 @@ about the Job as in an empty cluster. What depends on other Jobs is listed as a 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,18 +22,21 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.domain.text import labels, listed, nearest, printable, quoted
 from openfero_gitops.jobs.observe import read_remediation
-from openfero_gitops.jobs.render import render, target
+from openfero_gitops.jobs.render import Delivery, render, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from openfero_gitops.delivery.match import Candidate
-    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog, Envelope
     from openfero_gitops.domain.operario import Operario, Options
-    from openfero_gitops.jobs.render import Delivery, Rendered
+    from openfero_gitops.jobs.render import Rendered
 
 _ZERO: Final = timedelta(0)
+#: In place of the ID of a delivery, and of the replica that received it.
+_EXPLAIN: Final = "explain"
 _MAX_REFUSAL_CHARACTERS: Final = 1000
 
 
@@ -43,7 +46,8 @@ class Explanation:
 
     `reason` is why there is no Job, why it is refused, or what it waits for in an empty cluster;
     None if it would start. `message` is one sentence; `details` are lines with the other
-    operarios for the alert's name, and the conditions under which the Job starts.
+    operarios for the alert's name, and the conditions under which the Job starts. `rendered` is
+    the Job; None if there would be none.
     """
 
     alert: Alert
@@ -52,6 +56,40 @@ class Explanation:
     reason: Reason | None
     message: str
     details: tuple[str, ...] = ()
+    rendered: Rendered | None = field(default=None, repr=False)
+
+
+def explain_group(
+    group: AlertGroup,
+    catalog: Catalog,
+    *,
+    now: datetime,
+    jobs_namespace: str,
+    replica_labels: frozenset[str] = REPLICA_LABELS,
+) -> list[Explanation]:
+    """Explain each alert of a delivery received now."""
+    delivery = delivery_of(group, now)
+    return [
+        explain(
+            alert,
+            catalog,
+            delivery,
+            jobs_namespace=jobs_namespace,
+            replica_labels=replica_labels,
+        )
+        for alert in group.alerts
+    ]
+
+
+def delivery_of(group: AlertGroup, now: datetime) -> Delivery:
+    """Return a delivery of alerts that are only explained."""
+    return Delivery(
+        id=_EXPLAIN,
+        group_key=group.group_key,
+        group_status=group.status,
+        received_at=now,
+        received_by=_EXPLAIN,
+    )
 
 
 def explain(
@@ -92,7 +130,7 @@ def explain(
             f"{printable(rendered.message, _MAX_REFUSAL_CHARACTERS)}"
         )
         return Explanation(
-            alert, Outcome.REFUSED, operario.name, rendered.refusal, message, passed_over
+            alert, Outcome.REFUSED, operario.name, rendered.refusal, message, passed_over, rendered
         )
     reason = _not_now(rendered, operario, catalog, delivery)
     message = f"{matches} and creates Job {rendered.key}"
@@ -103,7 +141,7 @@ def explain(
     replica = replica_labels_in(alert.labels, replica_labels)
     conditions = tuple(_conditions(alert, operario, catalog.envelope, replica))
     return Explanation(
-        alert, Outcome.CREATED, operario.name, reason, message, passed_over + conditions
+        alert, Outcome.CREATED, operario.name, reason, message, passed_over + conditions, rendered
     )
 
 

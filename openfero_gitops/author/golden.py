@@ -9,7 +9,6 @@ it must create none. Values that depend on the commit, the file or the clock are
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.author.alert_file import read_alerts
+from openfero_gitops.author.placeholders import is_provenance, with_placeholders
 from openfero_gitops.author.report.findings import EMPTY
 from openfero_gitops.author.report.lines import diff_lines
 from openfero_gitops.catalog.files import at, unread
@@ -33,7 +33,6 @@ from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.problem import Problem, Severity
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.text import did_you_mean, printable
-from openfero_gitops.jobs import environment
 from openfero_gitops.jobs.render import Delivery, render
 
 if TYPE_CHECKING:
@@ -49,24 +48,6 @@ FOLDER: Final = "tests"
 ALERT: Final = "alert.json"
 JOB: Final = "job.yaml"
 
-#: Those of our annotations that say what a Job does, not where it came from.
-_BEHAVIOR: Final = frozenset(
-    {
-        keys.OPERARIUS,
-        keys.ALERT,
-        keys.STARTS_AT,
-        keys.ATTEMPT,
-        keys.FINGERPRINT,
-        keys.TARGET,
-        keys.REPLICA_LABELS,
-        keys.OPTIONS,
-        keys.QUEUE,
-        keys.DECISION,
-        keys.REASON,
-        keys.MESSAGE,
-    }
-)
-_COMMIT: Final = environment.PREFIX + "COMMIT"
 _PATH_PARTS: Final = 3  # operario, case, file
 _RECEIVED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _MAX_MESSAGE_CHARACTERS: Final = 400
@@ -203,7 +184,7 @@ def _run(case: GoldenCase, create: _Create) -> CaseResult:
     except PayloadError as error:
         return CaseResult(case, None, problems=(_bad_alert(case.alert, error),))
     rendered = create(group)
-    objects = [_masked(job) for job in rendered]
+    objects = [with_placeholders(job) for job in rendered]
     created = to_yaml(objects)
     notes = tuple(_notes(case, rendered))
     if case.job is None:
@@ -257,32 +238,6 @@ def _notes(case: GoldenCase, rendered: Sequence[Rendered]) -> Iterator[str]:
             yield f"its Job is refused: {job.refusal}: {printable(job.message)}"
 
 
-def _masked(rendered: Rendered) -> dict[str, Any]:
-    """A Job with `<name>` for each value that depends on the commit, the file or the clock."""
-    manifest = copy.deepcopy(rendered.manifest)
-    metadata = manifest["metadata"]
-    annotations = metadata["annotations"]
-    commit = annotations[keys.COMMIT]
-    for key in annotations:
-        if _is_provenance(key):
-            annotations[key] = f"<{key.removeprefix(keys.PREFIX)}>"
-    if rendered.occurrence.starts_at is None:
-        # Each delivery of such an alert is another occurrence.
-        slug = metadata["name"].rpartition("-")[0]
-        metadata["name"] = f"{slug}-<occurrence>"
-        metadata["labels"][keys.OCCURRENCE] = "<occurrence>"
-    pod = manifest["spec"]["template"]["spec"]
-    for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
-        for variable in container.get("env", ()):
-            if variable["name"] == _COMMIT and variable.get("value") == commit:
-                variable["value"] = "<commit>"
-    return manifest
-
-
-def _is_provenance(key: str) -> bool:
-    return key.startswith(keys.PREFIX) and key not in _BEHAVIOR
-
-
 def _compared(value: Any) -> Any:
     """A Job without the annotations that are not compared."""
     try:
@@ -290,7 +245,7 @@ def _compared(value: Any) -> Any:
         annotations = metadata["annotations"].items()
     except (TypeError, KeyError, AttributeError):
         return value
-    kept = {key: text for key, text in annotations if not _is_provenance(key)}
+    kept = {key: text for key, text in annotations if not is_provenance(key)}
     return {**value, "metadata": {**metadata, "annotations": kept}}
 
 

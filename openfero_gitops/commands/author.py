@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from openfero_gitops.author import golden
 from openfero_gitops.author.diff import BehaviorDiff, Side, compare
-from openfero_gitops.author.explain import Explanation, explain
+from openfero_gitops.author.explain import Explanation, explain_group
 from openfero_gitops.author.report.findings import Findings
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
@@ -181,7 +181,13 @@ def render_all(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The Jobs for a delivery received now, and a line for each alert without one of its own."""
     catalog = _committed(catalog)
-    delivery = _delivery(group, "render")
+    delivery = Delivery(
+        id="render",
+        group_key=group.group_key,
+        group_status=group.status,
+        received_at=datetime.now(UTC),
+        received_by="render",
+    )
     manifests: list[dict[str, Any]] = []
     notes: list[str] = []
     matches: list[tuple[Alert, Operario]] = []
@@ -221,18 +227,13 @@ def _named(alert: Alert) -> str:
 
 def explain_all(catalog: Catalog, group: AlertGroup, source: CatalogSource) -> list[Explanation]:
     """Explain each alert of a delivery received now."""
-    catalog = _committed(catalog)
-    delivery = _delivery(group, "explain")
-    return [
-        explain(
-            alert,
-            catalog,
-            delivery,
-            jobs_namespace=source.jobs_namespace,
-            replica_labels=source.replica_labels,
-        )
-        for alert in group.alerts
-    ]
+    return explain_group(
+        group,
+        _committed(catalog),
+        now=datetime.now(UTC),
+        jobs_namespace=source.jobs_namespace,
+        replica_labels=source.replica_labels,
+    )
 
 
 async def run_cases(source: CatalogSource) -> golden.CaseReport:
@@ -332,16 +333,6 @@ async def _merge_base(head: GitSource, base: str) -> str:
             "fetch --unshallow first"
         )
     return merge_base
-
-
-def _delivery(group: AlertGroup, by: str) -> Delivery:
-    return Delivery(
-        id=by,
-        group_key=group.group_key,
-        group_status=group.status,
-        received_at=datetime.now(UTC),
-        received_by=by,
-    )
 
 
 def _committed(catalog: Catalog) -> Catalog:
