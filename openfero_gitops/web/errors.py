@@ -21,6 +21,7 @@ _log = structlog.get_logger(__name__)
 #: Headers of an aiohttp error that the answer keeps.
 _KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
 _MAX_PATH_CHARACTERS: Final = 200
+_DEFAULT_NOT_FOUND: Final = web.HTTPNotFound().text
 _PATHS_OF_POST: Final = (
     "Alertmanager must send its deliveries to /alerts, and a forge its push hooks to /hooks/git, "
     "both on the address of --listen"
@@ -50,7 +51,7 @@ def problem_response(
 def detail_of(error: web.HTTPException, request: web.Request) -> str:
     """Say why a request is refused, and for a POST to a wrong path where to send it."""
     match error:
-        case web.HTTPNotFound():
+        case web.HTTPNotFound() if error.text == _DEFAULT_NOT_FOUND:
             detail = f"there is no {_path(request)}"
         case web.HTTPMethodNotAllowed():
             detail = f"{_path(request)} does not support {request.method}; use {_allowed(error)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.refusals import Refusals
+from openfero_gitops.web.turns import Turns
 from openfero_gitops.web.webhook import add_webhook
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Server:
         self._exposition = exposition
         self._tls = tls
         self._limits = limits or ConnectionLimits()
+        self._turns = Turns(self._limits.connections)
         self._refusals = Refusals(exposition)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         webhook = self._listener(state, listen, "--listen")
@@ -130,11 +131,8 @@ class Server:
             pages = self._listener(state, web_listen, "--web-listen")
             self._listeners.append(pages)
         add_api(pages.app, state, web_guard)
-        add_pages(pages.app, state, web_guard)
+        add_pages(pages.app, state, web_guard, self._turns)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
-        #: Is held while a page or a list is made; and how many requests hold it or wait for it.
-        self._turn = asyncio.Lock()
-        self._readers = 0
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []
         self._closes_connections = False
@@ -156,27 +154,10 @@ class Server:
 
         @web.middleware
         async def take_turns(request: web.Request, handler: Handler) -> web.StreamResponse:
-            """Let pages and lists be made one after the other.
-
-            Each keeps the event loop busy for a moment. Many at once would keep it busy for so long
-            that the lease is lost, and would hold all their answers in memory.
-            """
-            if not (request.path == "/" or request.path.startswith("/api/")):
+            if not request.path.startswith("/api/"):
                 return await handler(request)
-            if self._readers >= self._limits.connections:
-                raise web.HTTPServiceUnavailable(text="too many requests wait; repeat it later")
-            self._readers += 1
-            try:
-                async with self._turn:
-                    if request.transport is None:
-                        raise web.HTTPBadRequest(text="the client disconnected")
-                    try:
-                        return await handler(request)
-                    finally:
-                        # (Only with a pause here do others get their turn at all.)
-                        await asyncio.sleep(0)
-            finally:
-                self._readers -= 1
+            async with self._turns.take(request):
+                return await handler(request)
 
         @web.middleware
         async def close_connections(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -529,7 +529,7 @@ async def test_keyboard(site: Site, visit: Callable[..., Awaitable[Reader]]) -> 
     """The first link skips the header, and the focus is always visible."""
     page = (await visit(site.url)).page
     await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="Skip to the remediations")).to_be_focused()
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     outlined = """() => {
       const style = getComputedStyle(document.activeElement);
       return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;

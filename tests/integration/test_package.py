@@ -58,8 +58,8 @@ def test_the_wheel_has_the_data_files(installed: Path) -> None:
     """The wheel has the schema, the pages and the starter's hidden folders, but no tests."""
     package = installed / "openfero_gitops"
     assert (package / "catalog" / "validation" / "schema" / "jobs.json").is_file()
-    assert (package / "web" / "templates" / "index.html").is_file()
-    assert (package / "web" / "static" / "style.css").is_file()
+    assert (package / "web" / "templates" / "overview.html").is_file()
+    assert (package / "web" / "static" / "styles" / "base.css").is_file()
     assert list((package / "example" / "_alerts").glob("*.json"))
     assert not (installed / "tests").exists()
 

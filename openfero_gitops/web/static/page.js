@@ -207,6 +207,11 @@
     refresh();
   }
 
+  function showQuery(address) {
+    const field = document.getElementById("q");
+    if (field) field.value = new URL(address).searchParams.get("q") ?? "";
+  }
+
   let typing = 0;
   main.addEventListener("input", (event) => {
     if (event.target.id !== "q") return;
@@ -220,7 +225,7 @@
   });
 
   window.addEventListener("popstate", () => {
-    document.getElementById("q").value = new URL(location.href).searchParams.get("q") ?? "";
+    showQuery(location.href);
     refresh();
   });
 
@@ -261,8 +266,8 @@
       if (plain && link.pathname === location.pathname && !link.hash) {
         event.preventDefault();
         navigate(link.href, false);
-        document.getElementById("q").value = new URL(link.href).searchParams.get("q") ?? "";
-        if (!link.closest(".chips")) document.getElementById("remediations").scrollIntoView();
+        showQuery(link.href);
+        if (!link.closest(".chips")) document.getElementById("remediations")?.scrollIntoView();
       }
       return;
     }

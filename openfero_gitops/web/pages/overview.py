@@ -1,4 +1,4 @@
-"""Computes everything the page shows, so that the templates only draw it."""
+"""The page `/`: the active catalog, what ran, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
+from aiohttp import web
+
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
-from openfero_gitops.web import shapes
-from openfero_gitops.web.concerns import list_concerns
+from openfero_gitops.web.pages.phases import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from multidict import MultiMapping
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.assess import Assessment
-    from openfero_gitops.web.ports import ReplicaState
+    from openfero_gitops.web.pages.site import Site, Visit
 
 #: Rows of a table. Drawing a remediation takes a millisecond; the filter reaches the others.
 _MAX_REMEDIATIONS: Final = 50
@@ -40,28 +43,6 @@ _EFFECTS: Final = {
 _REASON_TEXTS: Final = {reason.value: reason.text for reason in Reason}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseStyle:
-    """How a phase is drawn, and what it means."""
-
-    tone: str
-    icon: str
-    meaning: str
-
-
-PHASES: Final = {
-    Phase.AWAITING_APPROVAL: PhaseStyle("ask", "ask", "waits for approval"),
-    Phase.WAITING: PhaseStyle("idle", "wait", "suspended until the leader admits it"),
-    Phase.QUEUED: PhaseStyle("idle", "queue", "admitted; waits for Kueue to start it"),
-    Phase.RUNNING: PhaseStyle("run", "run", "started; its Pods may exist"),
-    Phase.HELD: PhaseStyle("warn", "hold", "suspended by someone else after it was admitted"),
-    Phase.FAILED: PhaseStyle("bad", "fail", "the Job failed"),
-    Phase.SUCCEEDED: PhaseStyle("ok", "ok", "the Job completed"),
-    Phase.REFUSED: PhaseStyle("idle", "refuse", "the Job never starts"),
-    Phase.CANCELLED: PhaseStyle("idle", "cancel", "stopped by a person or by a resolved alert"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +65,16 @@ class PageQuery:
             return True
         text = "\n".join(texts).casefold()
         return all(word in text for word in self.text.casefold().split())
+
+
+def read_query(parameters: MultiMapping[str]) -> PageQuery:
+    """Read `phase` (ignoring case, repeatable) and `q`; raise 400 for an unknown phase."""
+    phases = {phase.value.lower(): phase for phase in PHASES}
+    names = [name.lower() for name in parameters.getall("phase", []) if name]
+    for name in names:
+        if name not in phases:
+            raise web.HTTPBadRequest(text=f"unknown phase {name!r}; use {', '.join(PHASES)}")
+    return PageQuery(tuple(phases[name] for name in names), parameters.get("q", "").strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +128,18 @@ class Table:
     total: int
 
 
-def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict[str, Any]:
-    """Compute the variables of the templates."""
+def add(site: Site) -> None:
+    """Serve `/`."""
+    site.add("/", "overview.html", build, title="Overview")
+
+
+def build(visit: Visit) -> dict[str, Any]:
+    """Compute the variables of the template."""
+    state, query = visit.state, read_query(visit.query)
     catalog = state.catalog()
     decisions = state.decisions()
     not_helping = state.not_helping()
-    conditions = state.conditions()
     sync = state.sync()
-    about = shapes.about(state.about(), state.leadership())
     newest_first = sorted(state.remediations(), key=lambda r: r.order, reverse=True)
     matching = [
         r
@@ -173,27 +168,11 @@ def build_overview(state: ReplicaState, query: PageQuery, now: datetime) -> dict
         )
 
     return {
-        "now": now,
         "query": query,
-        "about": about,
-        "conditions": conditions,
+        "conditions": visit.attention.conditions,
         "catalog": catalog,
         "sync": sync,
         "pause": pause,
-        "healthy": bool(
-            catalog and about["leader"] and all(c.holds or c.advice for c in conditions)
-        ),
-        "concerns": list_concerns(
-            leader=about["leader"],
-            conditions=conditions,
-            catalog=catalog,
-            sync=sync,
-            remediations=newest_first,
-            not_helping=not_helping,
-            unresolved=state.unresolved(),
-            pause=pause,
-        ),
-        "phases": PHASES,
         "counts": Counter(r.phase for r in matching),
         "occupying": sum(r.occupying for r in newest_first),
         "total": len(newest_first),

@@ -1,0 +1,42 @@
+"""The pages for browsers: one module and one template a page.
+
+A page's `build` computes everything that it shows, so that its template only draws it. Nothing
+here changes anything in the cluster.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.web.pages import overview
+from openfero_gitops.web.pages.site import Site
+from openfero_gitops.web.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from openfero_gitops.web.auth import Guard
+    from openfero_gitops.web.ports import ReplicaState
+
+#: In the order of the navigation.
+_PAGES: Final = (overview,)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def add_pages(
+    app: web.Application,
+    state: ReplicaState,
+    guard: Guard,
+    turns: Turns | None = None,
+    now: Callable[[], datetime] = _utc_now,
+) -> None:
+    """Serve the pages and their static files."""
+    site = Site(app, state, guard, turns or Turns(), now)
+    for page in _PAGES:
+        page.add(site)

@@ -1,0 +1,48 @@
+"""What needs a person, as the head of every page shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openfero_gitops.web import shapes
+from openfero_gitops.web.concerns import list_concerns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from openfero_gitops.domain.health import Condition
+    from openfero_gitops.web.concerns import Concern
+    from openfero_gitops.web.ports import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The health of the controller and what needs a person, the most urgent first."""
+
+    about: Mapping[str, Any]
+    conditions: Sequence[Condition]
+    healthy: bool
+    concerns: Sequence[Concern]
+
+
+def read_attention(state: ReplicaState) -> Attention:
+    """Read what needs a person now."""
+    catalog = state.catalog()
+    conditions = state.conditions()
+    about = shapes.about(state.about(), state.leadership())
+    return Attention(
+        about=about,
+        conditions=conditions,
+        healthy=bool(catalog and about["leader"] and all(c.holds or c.advice for c in conditions)),
+        concerns=list_concerns(
+            leader=about["leader"],
+            conditions=conditions,
+            catalog=catalog,
+            sync=state.sync(),
+            remediations=state.remediations(),
+            not_helping=state.not_helping(),
+            unresolved=state.unresolved(),
+            pause=state.pause(),
+        ),
+    )

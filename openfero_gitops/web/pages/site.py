@@ -1,0 +1,271 @@
+"""Serves pages: what all of them have in common.
+
+A page has a template and a function that computes the template's variables from the state of the
+replica. It may have another that first waits for what only other servers know. Everything that a
+page shows depends on its address, so that it can be shared, printed and read without JavaScript.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.web.formats import ago, duration, rfc3339, short
+from openfero_gitops.web.pages.attention import Attention, read_attention
+from openfero_gitops.web.pages.phases import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
+
+    from multidict import MultiMapping
+
+    from openfero_gitops.web.auth import Guard
+    from openfero_gitops.web.ports import ReplicaState
+    from openfero_gitops.web.turns import Turns
+
+_FOLDER: Final = Path(__file__).parent.parent
+#: Larger pages are compressed in a thread.
+_MAX_BYTES_COMPRESSED_INLINE: Final = 16 * 1024
+#: Invisible characters that can make a path or a label look like another one: controls, surrogates
+#: and marks of text direction. (Emoji joiners, tabs and newlines are harmless.)
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+#: The address of a static file changes with its content.
+_ASSET_CACHING: Final = "public, max-age=31536000, immutable"
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request for a page, and the state at that time.
+
+    Attributes:
+        query: the parameters of the address.
+        match: the variable parts of the path, decoded.
+        state: of the replica.
+        now: the time (UTC).
+        base: the relative address of `/`, such as `../../`. Links are relative, for proxies that
+            serve the pages under a path.
+        attention: what needs a person, which every page shows.
+        loaded: the result of the page's `load`; None if it has none.
+    """
+
+    query: MultiMapping[str]
+    match: Mapping[str, str]
+    state: ReplicaState
+    now: datetime
+    base: str
+    attention: Attention
+    loaded: Any = None
+
+
+class Site:
+    """The pages of one application, and their static files."""
+
+    def __init__(
+        self,
+        app: web.Application,
+        state: ReplicaState,
+        guard: Guard,
+        turns: Turns,
+        now: Callable[[], datetime],
+    ) -> None:
+        """Serve the static files; pages are added."""
+        self._app = app
+        self._state = state
+        self._guard = guard
+        self._turns = turns
+        self._now = now
+        #: Title and path (without the first slash) of the pages in the navigation.
+        self._navigation: list[tuple[str, str]] = []
+        self._contents = _read_assets()
+        self._assets = {name: _asset_address(name, text) for name, text in self._contents.items()}
+        app.router.add_get("/static/{name}", self._asset)
+
+    def add(
+        self,
+        path: str,
+        template: str,
+        build: Callable[[Visit], Mapping[str, Any]],
+        load: Callable[[web.Request], Awaitable[Any]] | None = None,
+        *,
+        title: str = "",
+        section: str = "",
+    ) -> None:
+        """Serve a page.
+
+        Args:
+            path: of the page, with variable parts such as `{name}`.
+            template: the name of its template, which extends `layout.html`.
+            build: computes the variables of the template; fast, without I/O.
+            load: first waits for what other servers know; limits its own time.
+            title: of the page in the navigation; empty if it is not listed there.
+            section: the path of the page that is marked in the navigation; empty for itself.
+
+        `build` and `load` may raise `web.HTTPException`, which is shown as a page.
+        """
+        handler = self.page(path, template, build, load, title=title, section=section)
+        self._app.router.add_get(path, handler)
+
+    def page(
+        self,
+        path: str,
+        template: str,
+        build: Callable[[Visit], Mapping[str, Any]],
+        load: Callable[[web.Request], Awaitable[Any]] | None = None,
+        *,
+        title: str = "",
+        section: str = "",
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return the handler of a page, to serve it with other methods, too; see `add`."""
+        if title:
+            self._navigation.append((title, path.removeprefix("/")))
+        current = (section or path).removeprefix("/")
+
+        async def respond(request: web.Request) -> web.Response:
+            self._guard.check(request)
+            status = 200
+            try:
+                loaded = await load(request) if load is not None else None
+                async with self._turns.take(request):
+                    visit = self._visit(request, loaded)
+                    text = await self._render(template, current, visit, build(visit))
+            except web.HTTPException as error:
+                if error.status < 400 or not _wants_html(request):  # noqa: PLR2004
+                    raise
+                status = error.status
+                async with self._turns.take(request):
+                    visit = self._visit(request, None)
+                    details = {"status": status, "reason": error.reason, "detail": error.text or ""}
+                    text = await self._render("error.html", current, visit, details)
+            response = web.Response(
+                text=text,
+                status=status,
+                content_type="text/html",
+                headers=_HEADERS,
+                zlib_executor_size=_MAX_BYTES_COMPRESSED_INLINE,
+            )
+            response.enable_compression()
+            return response
+
+        return respond
+
+    def _visit(self, request: web.Request, loaded: Any) -> Visit:
+        now = self._now()
+        return Visit(
+            query=request.query,
+            match=request.match_info,
+            state=self._state,
+            now=now,
+            base="../" * (request.rel_url.raw_path.count("/") - 1) or "./",
+            attention=read_attention(self._state),
+            loaded=loaded,
+        )
+
+    async def _render(
+        self, template: str, current: str, visit: Visit, variables: Mapping[str, Any]
+    ) -> str:
+        """Render in a thread, since a large page takes longer than the event loop may block."""
+        common = {
+            "now": visit.now,
+            "base": visit.base,
+            "assets": {n: visit.base.removeprefix("./") + a for n, a in self._assets.items()},
+            "navigation": self._navigation,
+            "current": current,
+            "about": visit.attention.about,
+            "concerns": visit.attention.concerns,
+            "healthy": visit.attention.healthy,
+        }
+        render = _templates().get_template(template).render
+        return await asyncio.to_thread(render, common | dict(variables))
+
+    async def _asset(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        content = self._contents.get(name)
+        if content is None:
+            raise web.HTTPNotFound
+        response = web.Response(
+            body=content,
+            headers={
+                "Content-Type": _MEDIA_TYPES[Path(name).suffix],
+                "Cache-Control": _ASSET_CACHING,
+            },
+        )
+        response.enable_compression()
+        return response
+
+
+def _wants_html(request: web.Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+def _read_assets() -> dict[str, bytes]:
+    """Read the static files. They are kept in memory, since they are small.
+
+    All style sheets are served as one, in the order of their names after `base.css`.
+    """
+    folder = _FOLDER / "static"
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in _MEDIA_TYPES]
+    sheets = sorted(
+        (folder / "styles").glob("*.css"), key=lambda path: (path.name != "base.css", path.name)
+    )
+    styles = b"\n".join(path.read_bytes() for path in sheets)
+    return {path.name: path.read_bytes() for path in files} | {"style.css": styles}
+
+
+@cache
+def _templates() -> Environment:
+    """Load and compile the templates, once per process."""
+    templates = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        finalize=_make_visible,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(
+        ago=ago, duration=duration, written=format_duration, rfc3339=rfc3339, short=short
+    )
+    templates.globals["phases"] = PHASES
+    return templates
+
+
+def _make_visible(value: Any) -> Any:
+    r"""Replace invisible characters by their code, such as `\u202e`, in all template output."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+
+
+def _asset_address(name: str, content: bytes) -> str:
+    """Build the address of a static file, relative to `/`.
+
+    It holds a digest of the content, so that a page is never drawn with the style of another
+    release.
+    """
+    return f"static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
