@@ -13,7 +13,6 @@ from openfero_gitops.author.diff.change import (
     BehaviorDiff,
     ChangeEffect,
     ChangeKind,
-    Quote,
     Winner,
 )
 from openfero_gitops.author.diff.fields import (
@@ -21,21 +20,22 @@ from openfero_gitops.author.diff.fields import (
     job_changes,
     option_changes,
 )
-from openfero_gitops.author.diff.powers import powers
-from openfero_gitops.author.diff.rights import (
+from openfero_gitops.author.diff.side import Side
+from openfero_gitops.author.diff.winners import winners
+from openfero_gitops.catalog.powers import powers
+from openfero_gitops.catalog.rights import (
     account_of,
     includes_secrets,
     not_covered,
     read_grants,
     rights_text,
 )
-from openfero_gitops.author.diff.side import Side
-from openfero_gitops.author.diff.winners import winners
+from openfero_gitops.domain.sentence import Quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from openfero_gitops.author.diff.rights import Grants, RbacSubject, Right
+    from openfero_gitops.catalog.rights import Grants, RbacSubject, Right
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
 
@@ -44,7 +44,6 @@ __all__ = [
     "BehaviorDiff",
     "ChangeEffect",
     "ChangeKind",
-    "Quote",
     "Side",
     "Winner",
     "compare",

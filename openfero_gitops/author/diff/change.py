@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.alert import Status
     from openfero_gitops.domain.catalog import Revision
+    from openfero_gitops.domain.sentence import Sentence
 
 
 class ChangeEffect(StrEnum):
@@ -45,16 +46,6 @@ class ChangeKind(StrEnum):
 
 _EFFECTS: Final = {effect: rank for rank, effect in enumerate(ChangeEffect)}
 _KINDS: Final = {kind: rank for rank, kind in enumerate(ChangeKind)}
-
-
-class Quote(str):
-    """Untrusted text from the repository inside a sentence; it is escaped when it is printed."""
-
-    __slots__ = ()
-
-
-#: Parts of a sentence: our own text, and quotes.
-Sentence = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

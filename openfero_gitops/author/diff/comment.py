@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind, Quote
+from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind
 from openfero_gitops.author.diff.plain import difference_lines, summary
+from openfero_gitops.domain.sentence import Quote
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
-    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Winner
+    from openfero_gitops.domain.sentence import Sentence
 
 #: A later run finds its comment by this text.
 MARKER: Final = "<!-- openfero-gitops diff -->"

@@ -6,10 +6,11 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import BehaviorChange, ChangeEffect, ChangeKind, Quote
+from openfero_gitops.author.diff.change import BehaviorChange, ChangeEffect, ChangeKind
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import OPTIONS, Mode
+from openfero_gitops.domain.sentence import Quote
 from openfero_gitops.jobs.compare import compare, is_same
 
 if TYPE_CHECKING:

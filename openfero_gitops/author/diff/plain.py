@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind, Quote
+from openfero_gitops.author.diff.change import ChangeEffect, ChangeKind
 from openfero_gitops.author.report.lines import diff_lines
+from openfero_gitops.domain.sentence import sentence_text
 from openfero_gitops.domain.text import labels, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Sentence, Winner
+    from openfero_gitops.author.diff.change import BehaviorChange, BehaviorDiff, Winner
 
 NO_CHANGE: Final = "no change in behavior"
 _NO_OPERARIO: Final = "no operario"
-_MAX_QUOTE_CHARACTERS: Final = 300
-
-
-def sentence_text(sentence: Sentence) -> str:
-    """A sentence on one line, its quotes escaped."""
-    return "".join(
-        printable(part, _MAX_QUOTE_CHARACTERS) if isinstance(part, Quote) else part
-        for part in sentence
-    )
 
 
 def difference_lines(change: BehaviorChange) -> list[str]:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from openfero_gitops.author.diff import BehaviorDiff, ChangeEffect, ChangeKind, Side, compare
-from openfero_gitops.author.diff.change import Quote
 from openfero_gitops.author.diff.comment import as_markdown
 from openfero_gitops.author.diff.fields import envelope_changes, option_changes
 from openfero_gitops.author.diff.plain import as_json, as_text
@@ -25,6 +24,7 @@ from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.domain.catalog import Envelope, Revision, Snapshot, SourceFile
 from openfero_gitops.domain.errors import CatalogRefusal
 from openfero_gitops.domain.operario import Options
+from openfero_gitops.domain.sentence import Quote
 from openfero_gitops.domain.watchdog import Watchdog
 from tests.support.build import BLOB
 from tests.support.depth import scaled

@@ -11,16 +11,16 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.author.diff.change import Quote
 from openfero_gitops.catalog.yaml.compose import Unreadable
 from openfero_gitops.catalog.yaml.document import load
+from openfero_gitops.domain.sentence import Quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from openfero_gitops.author.diff.change import Sentence
     from openfero_gitops.domain.catalog import SourceFile
     from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.domain.sentence import Sentence
 
 _GROUP: Final = "rbac.authorization.k8s.io"
 _ANY: Final = "*"

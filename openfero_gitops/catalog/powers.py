@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.author.diff.change import Quote
+from openfero_gitops.domain.sentence import Quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from openfero_gitops.author.diff.change import Sentence
+    from openfero_gitops.domain.sentence import Sentence
 
 
 @dataclass(frozen=True, slots=True)
