@@ -207,6 +207,32 @@ class ApiServer(Protocol):
         """
         ...
 
+    def pod_log(
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+        limit_bytes: int | None = None,
+        timeout: float = 300.0,
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield what a container of a Pod has written, in pieces that may end within a character.
+
+        Raises `Invalid` if the container has not started, or does not exist.
+
+        Args:
+            namespace: of the Pod.
+            name: of the Pod.
+            container: its name.
+            follow: continue until the container has ended, without a timeout.
+            tail_lines: begin this many lines before the end.
+            limit_bytes: end after so many bytes.
+            timeout: for all of a log that is not followed.
+        """
+        ...
+
     async def close(self) -> None:
         """Close the connections."""
         ...

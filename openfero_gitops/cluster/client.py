@@ -340,32 +340,32 @@ class KubernetesApi:
             response.close()
 
     async def pod_log(
-        self, namespace: str, name: str, container: str, *, follow: bool = False
-    ) -> AsyncGenerator[str, None]:
-        """Yield the lines that a container of a Pod has written; with `follow`, until it ends.
-
-        Bytes that are not UTF-8 are replaced.
-
-        Raises:
-            ApiError: Invalid if the container has not started.
-        """
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+        limit_bytes: int | None = None,
+        timeout: float = LOG_SECONDS,
+    ) -> AsyncGenerator[bytes, None]:
+        """GET the subresource `log`. See `ApiServer`."""
         query = {"container": container, "follow": str(follow).lower()}
+        if tail_lines is not None:
+            query["tailLines"] = str(tail_lines)
+        if limit_bytes is not None:
+            query["limitBytes"] = str(limit_bytes)
         path = f"{_path(PODS, namespace, name)}/log"
-        async with self._within(WATCH_START_SECONDS):
+        async with self._within(min(timeout, WATCH_START_SECONDS)):
             response = await self._send("GET", path, None, query, accept="*/*")
             if not response.ok:
                 await self._read(response)
         try:
-            lines = Lines()
-            end = math.inf if follow else asyncio.get_running_loop().time() + LOG_SECONDS
-            incomplete = f"the log was not complete within {LOG_SECONDS:g} s"
+            end = math.inf if follow else asyncio.get_running_loop().time() + timeout
+            incomplete = f"the log was not complete within {timeout:g} s"
             while chunk := await self._chunk(response, end, incomplete):
-                for line in lines.feed(chunk):
-                    yield line.decode(errors="replace")
-            if lines.rest:
-                yield lines.rest.decode(errors="replace")
-        except TooLongError:
-            raise self._too_long(MAX_ANSWER_BYTES) from None
+                yield chunk
         finally:
             response.close()
 

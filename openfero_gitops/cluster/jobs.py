@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from openfero_gitops.cluster.api import EVENTS, JOB_STATES, POD_STATES, SERVICE_ACCOUNTS
+from openfero_gitops.cluster.api import EVENTS, JOB_STATES, JOBS, POD_STATES, SERVICE_ACCOUNTS
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, NotFound
 from openfero_gitops.domain.feed import Failed, Listed
 from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 
     from openfero_gitops.cluster.api import ApiServer, Object, Operation
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -26,6 +26,8 @@ SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
 _MAX_INCIDENTS_PER_REQUEST = 80
 #: For a whole list: with very large Jobs it has many pages, each with a deadline of its own.
 _LIST_SECONDS = 60.0
+#: For the last lines of a log.
+_LOG_SECONDS = 5.0
 #: Anybody can create Pods with the label of a Job.
 _MAX_PODS = 500
 _MAX_EVENTS = 200
@@ -67,6 +69,10 @@ class JobStore:
     async def get(self, key: JobKey) -> Object:
         """Read a Job, consistently."""
         return await self._api.get(JOB_STATES, key.namespace, key.name)
+
+    async def manifest(self, key: JobKey) -> Object:
+        """Read a Job with its Pod template, consistently."""
+        return await self._api.get(JOBS, key.namespace, key.name)
 
     async def listed(self) -> Sequence[Listed | Failed]:
         """List our Jobs by namespace, consistently; `Failed` for a namespace that is forbidden."""
@@ -130,6 +136,27 @@ class JobStore:
             EVENTS, namespace, field_selector=f"regarding.uid={uid}", max_objects=_MAX_EVENTS
         )
         return listed.items
+
+    def log(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        tail_lines: int,
+        limit_bytes: int | None = None,
+    ) -> AsyncGenerator[bytes]:
+        """Yield what a container of a Pod has written, in pieces."""
+        return self._api.pod_log(
+            namespace,
+            pod,
+            container,
+            follow=follow,
+            tail_lines=tail_lines,
+            limit_bytes=limit_bytes,
+            timeout=_LOG_SECONDS,
+        )
 
 
 def few_foreign(read: ReadJob) -> Callable[[Object], Remediation | Foreign | None]:

@@ -7,8 +7,10 @@ only after one has failed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.cluster.answers import MAX_ANSWER_BYTES, Lines, TooLongError
 from openfero_gitops.cluster.api import PODS
 from openfero_gitops.cluster.jobs import JobStore
 from openfero_gitops.commands.connection import api_client
@@ -20,7 +22,7 @@ from openfero_gitops.domain.text import listed, printable
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from openfero_gitops.cluster.api import Object
@@ -134,7 +136,7 @@ async def _lines(api: KubernetesApi, pod: Object, container: str, *, follow: boo
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     while True:
         try:
-            async for line in api.pod_log(namespace, name, container, follow=follow):
+            async for line in _split(api.pod_log(namespace, name, container, follow=follow)):
                 yield line
         except Invalid as error:
             # The container has not started: Kubernetes says what it waits for.
@@ -145,6 +147,22 @@ async def _lines(api: KubernetesApi, pod: Object, container: str, *, follow: boo
             raise UsageError(f"Pod {namespace}/{name} was deleted, and its logs with it") from None
         else:
             return
+
+
+async def _split(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
+    """Yield the lines of a log; bytes that are not UTF-8 are replaced."""
+    lines = Lines()
+    async with contextlib.aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                for line in lines.feed(chunk):
+                    yield line.decode(errors="replace")
+        except TooLongError:
+            raise UsageError(
+                f"a line of the log has more than {MAX_ANSWER_BYTES >> 20} MiB; read it with kubectl"
+            ) from None
+    if lines.rest:
+        yield lines.rest.decode(errors="replace")
 
 
 async def _has_ended(api: KubernetesApi, namespace: str, name: str) -> bool:

@@ -33,6 +33,7 @@ from openfero_gitops.demo.cluster.defaults import fill_job, fill_new_job
 from openfero_gitops.demo.cluster.jobs import JobController
 from openfero_gitops.demo.cluster.jsonpatch import apply_patch
 from openfero_gitops.demo.cluster.player import JobPlayer
+from openfero_gitops.demo.cluster.pods import ENDED
 from openfero_gitops.demo.cluster.rules import check, check_update
 from openfero_gitops.demo.cluster.selector import Selector
 from openfero_gitops.demo.cluster.store import Store, copied, through_json
@@ -97,7 +98,8 @@ class MemoryCluster:
         self._clock = clock
         self._store = Store(history)
         self._events: deque[tuple[datetime, str, str]] = deque()  # in the order of creation
-        self._jobs = JobController(self._store, player or JobPlayer(), clock)
+        self._player = player or JobPlayer()
+        self._jobs = JobController(self._store, self._player, clock)
 
     async def run(self) -> NoReturn:
         """Simulate Jobs until cancelled."""
@@ -309,6 +311,42 @@ class MemoryCluster:
                 except TimeoutError:
                     break
             yield _bookmark(resource, version)
+
+    async def pod_log(
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+        limit_bytes: int | None = None,
+        timeout: float = 300.0,
+    ) -> AsyncGenerator[bytes, None]:
+        """See `ApiServer`. A container writes everything when it starts."""
+
+        def act() -> Object:
+            pod = self._existing(PODS, namespace, name)
+            if all(each["name"] != container for each in pod["spec"]["containers"]):
+                raise Invalid(f"container {container} is not valid for pod {name}")
+            if not pod["status"].get("containerStatuses"):
+                raise Invalid(
+                    f'container "{container}" in pod "{name}" is waiting to start: '
+                    "ContainerCreating"
+                )
+            return pod
+
+        pod = await self._call(timeout, act)
+        lines = self._player.log(pod).splitlines(keepends=True)
+        skipped = 0 if tail_lines is None else max(0, len(lines) - tail_lines)
+        yield "".join(lines[skipped:]).encode()[:limit_bytes]
+        with self._store.write_event() as written:
+            while follow:
+                written.clear()
+                stored = self._store.get(PODS, namespace, name)
+                if stored is None or stored["status"]["phase"] in ENDED:
+                    return
+                await written.wait()
 
     async def _call(self, timeout: float, act: Callable[[], _T]) -> _T:
         """Carry out a request at one moment between two, as a remote server does."""

@@ -2,7 +2,7 @@
 
 Annotations of a Job's Pod template set it for each Job; the real test cluster reads the same ones:
 `kwok.openfero.io/run-for` (a Go duration, or `forever`), `stop-for`, `fail`, `exit-code`,
-`message`.
+`message`, `log`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openfero_gitops.cluster.api import Object
 
 PREFIX: Final = "kwok.openfero.io/"
+_POD_LOG: Final = "This Pod is simulated by the demo: no container ran.\n"
 FOREVER: Final = math.inf
 _GO_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -74,6 +75,10 @@ class JobPlayer:
         """Return the seconds until a Pod ends by itself."""
         duration = _annotations(pod).get(PREFIX + "run-for", "")
         return FOREVER if duration == "forever" else _seconds(duration, self.durations.run)
+
+    def log(self, pod: Object) -> str:
+        """Return what a container of a Pod writes when it starts."""
+        return _annotations(pod).get(PREFIX + "log") or _POD_LOG
 
     def stop_for(self, pod: Object) -> float:
         """Return the seconds from the deletion of a Pod to its end."""

@@ -52,8 +52,6 @@ _MAX_BODY_BYTES: Final = 4 * 2**20
 #: Time for running requests, such as watches, to end. (0 would be no limit.)
 _SHUTDOWN_SECONDS: Final = 0.1
 _WATCH_SECONDS: Final = 300.0
-#: Of the Pods, which are simulated.
-_POD_LOG: Final = "This Pod is simulated by the demo: no container ran.\n"
 _RESOURCES: Final = {
     (resource.group, resource.version, resource.plural): resource
     for resource in (CONFIG_MAPS, EVENTS, JOBS, LEASES, PODS, SERVICE_ACCOUNTS)
@@ -169,9 +167,26 @@ class _Requests:
     async def whoami(self, _: web.Request) -> web.Response:
         return web.json_response({"status": {"userInfo": {"username": USER}}}, status=201)
 
-    async def log(self, request: web.Request) -> web.Response:
-        await self._api.get(PODS, *_place(request))
-        return web.Response(text=_POD_LOG)
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """Send the log of a container, as it is written."""
+        pod = await self._api.get(PODS, *_place(request))
+        containers = [container["name"] for container in pod["spec"]["containers"]]
+        pieces = self._api.pod_log(
+            *_place(request),
+            request.query.get("container") or containers[0],
+            follow=request.query.get("follow") == "true",
+            tail_lines=_number(request, "tailLines"),
+            limit_bytes=_number(request, "limitBytes"),
+        )
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(piece)
+        if not response.prepared:
+            await response.prepare(request)
+        return response
 
     async def get(self, request: web.Request) -> web.Response:
         return web.json_response(await self._api.get(_resource(request), *_place(request)))
@@ -261,6 +276,11 @@ def _place(request: web.Request) -> tuple[str, str]:
     """Return the namespace and the name in a path."""
     path = request.match_info
     return path.get("namespace", EVERYWHERE), path.get("name", "")
+
+
+def _number(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name, "")
+    return int(text) if text.isdecimal() else None
 
 
 async def _send_line(response: web.StreamResponse, kind: str, item: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Cluster:
         """Do everything else as the cluster does."""
         return getattr(self._cluster, name)
 
-    async def pod_log(self, *_: str, follow: bool = False) -> AsyncGenerator[str, None]:
+    async def pod_log(self, *_: str, follow: bool = False) -> AsyncGenerator[bytes, None]:
         """Answer with what comes next."""
         assert follow in (True, False)
         self.requests += 1
@@ -47,7 +47,7 @@ class Cluster:
         if isinstance(answer, Exception):
             raise answer
         for line in answer:
-            yield line
+            yield f"{line}\n".encode()
 
 
 async def printed(
