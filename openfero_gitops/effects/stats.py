@@ -56,7 +56,8 @@ class RunStats:
 
     `runs` started, of which `succeeded` and `failed` ended by themselves. `effects` are those of
     the runs for firing alerts. `dry_runs` are not runs: of these, `healed` counts alerts that were
-    resolved without a remediation.
+    resolved without a remediation. `median_duration` is the median time from start to end of the
+    runs that ended; None if there are none.
     """
 
     runs: int
@@ -66,6 +67,7 @@ class RunStats:
     dry_runs: EffectCounts
     first_received_at: datetime
     last_received_at: datetime
+    median_duration: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,23 +167,33 @@ def _run_stats(group: Sequence[_Outcome]) -> RunStats:
         dry_runs=_effect_counts([outcome for outcome in group if is_dry_run(outcome.remediation)]),
         first_received_at=min(received),
         last_received_at=max(received),
+        median_duration=_median(
+            outcome.remediation.finished_at - outcome.remediation.started_at
+            for outcome in runs
+            if outcome.remediation.started_at and outcome.remediation.finished_at
+        ),
     )
 
 
 def _effect_counts(group: Iterable[_Outcome]) -> EffectCounts:
     counts: Counter[Effect] = Counter()
-    seconds: list[float] = []
+    times: list[timedelta] = []
     for outcome in group:
         if outcome.assessment is None:
             continue
         counts[outcome.assessment.effect] += 1
         healed_at = outcome.remediation.resolved_at or outcome.assessment.at
         if outcome.assessment.effect is Effect.HEALED and healed_at is not None:
-            seconds.append((healed_at - outcome.remediation.received_at).total_seconds())
+            times.append(healed_at - outcome.remediation.received_at)
     return EffectCounts(
         healed=counts[Effect.HEALED],
         not_healed=counts[Effect.NOT_HEALED],
         unknown=counts[Effect.UNKNOWN],
         pending=counts[Effect.PENDING],
-        median_to_heal=timedelta(seconds=median(seconds)) if seconds else None,
+        median_to_heal=_median(times),
     )
+
+
+def _median(times: Iterable[timedelta]) -> timedelta | None:
+    seconds = [max(time.total_seconds(), 0.0) for time in times]
+    return timedelta(seconds=median(seconds)) if seconds else None

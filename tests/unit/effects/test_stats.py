@@ -75,6 +75,17 @@ def test_the_median_is_that_of_the_healed() -> None:
     assert total.effects.median_to_heal == minutes(4)
 
 
+def test_the_median_duration_is_that_of_the_runs_that_ended() -> None:
+    """The time from start to end counts, whatever the effect; a running Job has none yet."""
+    jobs = [
+        settled(f"job-{number}", effect, started_at=NOW, finished_at=NOW + minutes(number))
+        for number, effect in ((1, Effect.HEALED), (2, Effect.NOT_HEALED), (9, Effect.UNKNOWN))
+    ]
+    total = report(*jobs, running("e", labels={"alertname": "Down", "pod": "e"})).total
+    assert total is not None
+    assert total.median_duration == minutes(2)
+
+
 def test_commits_are_listed_from_the_newest() -> None:
     """The operario that was needed last comes first, with its commits from the newest."""
     rows = report(
