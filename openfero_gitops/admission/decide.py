@@ -7,31 +7,25 @@ to the same decision. The admitter carries it out.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
-from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from openfero_gitops.admission.breaker import Breakers
-from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.admission.index import HOUR, MINUTE, AdmissionIndex
+from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.domain.labels import without
 from openfero_gitops.domain.operario import Mode, OnResolve
 from openfero_gitops.domain.reason import REPEATABLE, Reason
-from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
+from openfero_gitops.domain.remediation import Phase, same_incident
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime, timedelta
 
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
-
-_HOUR: Final = timedelta(hours=1)
-_MINUTE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ def decide(
     `unconfirmed` are the uids of Jobs of which it is unknown whether they started. They are passed
     as running, which is right for limits, but no final decision may depend on them.
     """
-    index = _Index(now, unconfirmed)
+    index = AdmissionIndex(now, unconfirmed)
     waiting: list[Remediation] = []
     for remediation in sorted(remediations, key=lambda r: r.order):
         index.add(remediation)
@@ -115,98 +109,9 @@ def next_change(decisions: Sequence[tuple[Remediation, Decision]]) -> datetime |
     return min(moments, default=None)
 
 
-@dataclass(slots=True)
-class _Index:
-    """Every Job, indexed for the checks; admissions and refusals of this pass are added."""
-
-    now: datetime
-    unconfirmed: Collection[str] = frozenset()
-    by_incident: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
-    started: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
-    by_occurrence: dict[str, list[Remediation]] = field(default_factory=lambda: defaultdict(list))
-    last_end: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    busy_targets: dict[str, Remediation] = field(default_factory=dict)
-    occupying: int = 0
-    occupying_by_operario: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    queued: set[str] = field(default_factory=set)  # operarios of Jobs in a Kueue queue
-    last_minute: list[datetime] = field(default_factory=list)
-    last_hour: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
-    admitted: set[JobKey] = field(default_factory=set)
-    refused: dict[JobKey, str] = field(default_factory=dict)
-    breakers: Breakers = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.breakers = Breakers(self.now, self.by_incident, self.unconfirmed)
-
-    def add(self, remediation: Remediation) -> None:
-        """Add a Job; of one that is being deleted, or of an unknown incident, only Pods count."""
-        if remediation.occupying:
-            self._occupy(remediation)
-        if remediation.deleting or not remediation.incident:
-            return
-        self.by_incident[remediation.incident].append(remediation)
-        self.by_occurrence[remediation.occurrence].append(remediation)
-        if remediation.phase in (Phase.REFUSED, Phase.CANCELLED):
-            self.refused[remediation.key] = remediation.reason
-        if not remediation.started:
-            return
-        self.started[remediation.incident].append(remediation)
-        self.breakers.add(remediation)
-        if (end := remediation.finished_at) is not None:
-            key = remediation.operario, remediation.target
-            self.last_end[key] = max(end, self.last_end.get(key, end))
-        start = remediation.admitted_at or remediation.started_at
-        if start and remediation.started_at and remediation.queue is None:
-            # An admission may have been in flight for long: the Job counts from its real start.
-            start = max(start, remediation.started_at)
-        if start is None and remediation.occupying:
-            start = self.now  # it started a moment ago, or may have
-        if start is not None:
-            self._count_start(remediation, start)
-
-    def admit(self, remediation: Remediation) -> None:
-        """Record an admission of this pass."""
-        self.admitted.add(remediation.key)
-        self.started[remediation.incident].append(remediation)
-        self._occupy(remediation)
-        self._count_start(remediation, self.now)
-
-    def earlier_of_incident(
-        self, remediation: Remediation, starts_at: datetime
-    ) -> Iterator[Remediation]:
-        """The Jobs that may be for the same incident: received before this one, or started.
-
-        Those received long before `starts_at` are skipped by bisection, as the Jobs were added in
-        order: a scan of all of them would be slow if an alert fires again and again.
-        """
-        jobs = self.by_incident[remediation.incident]
-        first = bisect_left(
-            jobs, starts_at, key=lambda other: other.received_at + STARTS_AT_TOLERANCE
-        )
-        last = bisect_left(jobs, remediation.order, key=lambda other: other.order)
-        yield from jobs[first:last]
-        yield from self.started[remediation.incident]
-
-    def firing(self, remediation: Remediation) -> list[Remediation]:
-        """The Jobs of the firing alert with the same labels."""
-        labels = without(remediation.labels, remediation.replica_labels)
-        return self.by_incident.get(incident_digest(labels, Status.FIRING), [])
-
-    def _occupy(self, remediation: Remediation) -> None:
-        self.busy_targets.setdefault(remediation.target, remediation)
-        self.occupying += 1
-        self.occupying_by_operario[remediation.operario] += 1
-        if remediation.phase is Phase.QUEUED:
-            self.queued.add(remediation.operario)
-
-    def _count_start(self, remediation: Remediation, start: datetime) -> None:
-        if start > self.now - _HOUR:
-            self.last_hour[remediation.operario].append(start)
-        if start > self.now - _MINUTE:
-            self.last_minute.append(start)
-
-
-def _refusal(remediation: Remediation, index: _Index, envelope: Envelope | None) -> Refuse | None:
+def _refusal(
+    remediation: Remediation, index: AdmissionIndex, envelope: Envelope | None
+) -> Refuse | None:
     """Why a Job must never start."""
     refusal = _duplicate(remediation, index) or (
         _refusal_of_firing(remediation)
@@ -231,7 +136,7 @@ def _refusal(remediation: Remediation, index: _Index, envelope: Envelope | None)
     return None
 
 
-def _duplicate(remediation: Remediation, index: _Index) -> Refuse | None:
+def _duplicate(remediation: Remediation, index: AdmissionIndex) -> Refuse | None:
     """Whether another Job exists for the same occurrence, or for the same incident."""
     for other in index.by_occurrence[remediation.occurrence]:
         if other is not remediation and (
@@ -253,7 +158,7 @@ def _duplicate(remediation: Remediation, index: _Index) -> Refuse | None:
     return None
 
 
-def _is_refused_for_good(other: Remediation, index: _Index) -> bool:
+def _is_refused_for_good(other: Remediation, index: AdmissionIndex) -> bool:
     """Whether the refusal of `other` is final for its occurrence.
 
     It is not if `other` was only a duplicate, or if the alert gets another attempt.
@@ -262,7 +167,7 @@ def _is_refused_for_good(other: Remediation, index: _Index) -> bool:
     return reason is not None and reason not in (Reason.SAME_OCCURRENCE, *REPEATABLE)
 
 
-def _takes_precedence(other: Remediation, remediation: Remediation, index: _Index) -> bool:
+def _takes_precedence(other: Remediation, remediation: Remediation, index: AdmissionIndex) -> bool:
     """Whether `other` has certainly started, or waits in front of `remediation`."""
     if other.uid in index.unconfirmed:
         return False
@@ -277,7 +182,7 @@ def _refusal_of_firing(remediation: Remediation) -> Refuse | None:
     return Refuse(Reason.RESOLVED)
 
 
-def _refusal_of_resolved(remediation: Remediation, index: _Index) -> Refuse | None:
+def _refusal_of_resolved(remediation: Remediation, index: AdmissionIndex) -> Refuse | None:
     firing = index.firing(remediation)
     if remediation.starts_at is not None and any(
         other.starts_at is not None
@@ -305,7 +210,7 @@ def _refusal_of_resolved(remediation: Remediation, index: _Index) -> Refuse | No
 
 
 def _wait(
-    remediation: Remediation, index: _Index, envelope: Envelope | None, pause: Pause | None
+    remediation: Remediation, index: AdmissionIndex, envelope: Envelope | None, pause: Pause | None
 ) -> Wait | None:
     """Why a Job must not start yet."""
     if envelope is None:
@@ -325,7 +230,7 @@ def _wait(
     )
 
 
-def _unconfirmed_of_incident(remediation: Remediation, index: _Index) -> Wait | None:
+def _unconfirmed_of_incident(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     """Wait while it is unknown whether another Job of the incident started."""
     for other in index.by_incident[remediation.incident] if index.unconfirmed else ():
         if other is not remediation and other.uid in index.unconfirmed:
@@ -333,7 +238,7 @@ def _unconfirmed_of_incident(remediation: Remediation, index: _Index) -> Wait | 
     return None
 
 
-def _resolve_delay(remediation: Remediation, index: _Index) -> Wait | None:
+def _resolve_delay(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     """A Job for a resolved alert waits in case it fires again, and for the Job that it undoes."""
     if remediation.status is not Status.RESOLVED:
         return None
@@ -348,7 +253,7 @@ def _resolve_delay(remediation: Remediation, index: _Index) -> Wait | None:
     return None
 
 
-def _busy_target(remediation: Remediation, index: _Index) -> Wait | None:
+def _busy_target(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     other = index.busy_targets.get(remediation.target)
     if other is None:
         return None
@@ -356,7 +261,7 @@ def _busy_target(remediation: Remediation, index: _Index) -> Wait | None:
     return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} is {state} the same target")
 
 
-def _cooldown(remediation: Remediation, index: _Index) -> Wait | None:
+def _cooldown(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     cooldown = remediation.options.cooldown
     last_end = index.last_end.get((remediation.operario, remediation.target))
     if last_end is None or last_end + cooldown <= index.now:
@@ -368,7 +273,7 @@ def _cooldown(remediation: Remediation, index: _Index) -> Wait | None:
     return Wait(Reason.COOLDOWN, last_end + cooldown, message)
 
 
-def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait | None:
+def _limit(remediation: Remediation, index: AdmissionIndex, envelope: Envelope) -> Wait | None:
     options, limits = remediation.options, envelope.limits
     running = index.occupying_by_operario[remediation.operario]
     if running >= options.max_concurrent:
@@ -381,7 +286,7 @@ def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait 
     if len(hour) >= options.max_per_hour:
         return Wait(
             Reason.MAX_PER_HOUR,
-            _next_free(hour, options.max_per_hour, index.now, _HOUR),
+            _next_free(hour, options.max_per_hour, index.now, HOUR),
             f"{plural(len(hour), 'Job')} of this operario started in the last hour, "
             f"max-per-hour is {options.max_per_hour}",
         )
@@ -395,14 +300,14 @@ def _limit(remediation: Remediation, index: _Index, envelope: Envelope) -> Wait 
     if len(minute) >= limits.per_minute:
         return Wait(
             Reason.LIMIT_PER_MINUTE,
-            _next_free(minute, limits.per_minute, index.now, _MINUTE),
+            _next_free(minute, limits.per_minute, index.now, MINUTE),
             f"{plural(len(minute), 'remediation')} started in the last minute, "
             f"limits.perMinute in openfero.yaml is {limits.per_minute}",
         )
     return None
 
 
-def _running(index: _Index, operario: str | None = None) -> str:
+def _running(index: AdmissionIndex, operario: str | None = None) -> str:
     """What the Jobs do that count for a limit: those in a Kueue queue may not have started."""
     queued = index.queued if operario is None else index.queued & {operario}
     return "running or queued by Kueue" if queued else "running"
