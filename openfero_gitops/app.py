@@ -85,6 +85,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.leadership.term import LeaseTerm
     from openfero_gitops.ports import SourceWithHistory
     from openfero_gitops.settings import ResolvedNamespaces, Settings
@@ -123,17 +124,20 @@ class Controller:
         lease_api: ApiServer | None = None,
         clock: Clock | None = None,
         sync_requested: asyncio.Event | None = None,
+        listed_settings: tuple[SettingInUse, ...] = (),
     ) -> None:
         """Build the parts of a replica; nothing is started or connected yet.
 
-        `cluster` describes the API server on the page. `lease_api` has its own connections, so
-        that many Job requests do not delay a renewal of the lease. `clock` is the one that `api`
-        compares with the API server's. Setting `sync_requested` starts a sync.
+        `cluster` describes the API server on the page, and `listed_settings` are the settings. So
+        that many Job requests do not delay a renewal of the lease, `lease_api` has its own
+        connections. `clock` is the one that `api` compares with the API server's. Setting
+        `sync_requested` starts a sync.
 
         Raises:
             UsageError: a setting is not usable.
         """
         self._settings = settings
+        self._listed_settings = listed_settings
         self._namespaces = namespaces
         self._api = api
         self.clock = clock or Clock(_now, boottime)
@@ -297,6 +301,7 @@ class Controller:
                     jobs_namespace=namespaces.jobs,
                     allowed_namespaces=namespaces.allowed,
                     cluster=cluster,
+                    settings=self._listed_settings,
                 ),
                 syncer=self.syncer,
                 lag_monitor=self.lag_monitor,
@@ -534,12 +539,13 @@ async def serve(
     settings: Settings,
     on_signals: Callable[[asyncio.Event, asyncio.Event, Callable[[], None]], None],
     started: Callable[[list[Address]], None],
+    listed_settings: tuple[SettingInUse, ...] = (),
 ) -> None:
     """Connect one replica to its cluster and its repository, and run it.
 
     `on_signals` is called with an event that stops the replica, an event that makes it stop without
     delay, and a function that requests a sync. `started` is called once, with the addresses of the
-    listeners.
+    listeners. `listed_settings` are the settings as the pages show them.
 
     Raises:
         UsageError: the controller cannot work with these settings.
@@ -564,6 +570,7 @@ async def serve(
             lease_api=lease_api,
             clock=clock,
             sync_requested=sync_requested,
+            listed_settings=listed_settings,
         )
         await controller.run(stop, started, without_delay=without_delay)
 

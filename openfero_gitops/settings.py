@@ -399,9 +399,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Give flags precedence over the environment, and that over the file."""
-        config = os.environ.get(CONFIG_VARIABLE)
-        file = _read_file(Path(config)) if config else {}
-        return (init_settings, env_settings, InitSettingsSource(settings_cls, file))
+        file = InitSettingsSource(settings_cls, read_settings_file())
+        return (init_settings, env_settings, file)
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -466,6 +465,16 @@ def load_settings(flags: dict[str, Any]) -> Settings:
         raise UsageError(f"{flag}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
+def read_settings_file() -> dict[str, Any]:
+    """Return the settings of the file that the environment names; none if it names none.
+
+    Raises:
+        UsageError: the file cannot be read or is invalid.
+    """
+    config = os.environ.get(CONFIG_VARIABLE)
+    return _read_file(Path(config)) if config else {}
+
+
 def _read_file(file: Path) -> dict[str, Any]:
     """Read the settings file: YAML whose keys are flag names, with - or _ (`jobs-namespace`).
 
@@ -527,17 +536,27 @@ def describe() -> list[SettingDoc]:
     ]
 
 
+def written(value: object) -> str:
+    """Write a value as people write it in the settings; empty if there is none."""
+    match value:
+        case None:
+            return ""
+        case tuple():
+            return ", ".join(value)
+        case timedelta():
+            return format_duration(value)
+        case bool():
+            return str(value).lower()
+        case Size():
+            return format_size(value)
+        case _:
+            return str(value)
+
+
 def _describe(name: str, annotation: Any, default: Any, description: str) -> SettingDoc:
     description, _, default_text = description.partition(" Default: ")
-    default_value = ""
-    if isinstance(default, timedelta):
-        default_value = format_duration(default)
-    elif isinstance(default, bool):
-        default_value = str(default).lower()
-    elif isinstance(default, Size):
-        default_value = format_size(default)
-    elif isinstance(default, str | Path | int):
-        default_value = str(default)
+    described = isinstance(default, timedelta | str | Path | int)
+    default_value = written(default) if described else ""
     return SettingDoc(
         name=name,
         flag=flag_of(name),

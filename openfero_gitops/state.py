@@ -112,6 +112,15 @@ class HealthSource(Protocol):
         ...
 
 
+class OptionalPart(HealthSource, Protocol):
+    """A part of the controller that works only where it is configured."""
+
+    @property
+    def configured(self) -> bool:
+        """Whether it is."""
+        ...
+
+
 class Deliveries(HealthSource, Protocol):
     """What creates the Jobs of alerts."""
 
@@ -145,9 +154,9 @@ class State:
         cluster_findings: ClusterFindings,
         deliveries: Deliveries,
         queue: Queue,
-        notifications: HealthSource,
+        notifications: OptionalPart,
         clock: HealthSource,
-        watchdog: HealthSource,
+        watchdog: OptionalPart,
         stopping: Callable[[], bool],
         now: Callable[[], datetime],
     ) -> None:
@@ -280,8 +289,8 @@ class State:
             _condition("control", self._control.trouble, vital=False),
             _condition("leader", self._elector.trouble, vital=False),
             _condition("in step", self._lag_monitor.message, vital=False),
-            _condition("alertmanager", self._notifications.trouble, vital=False),
-            _condition("watchdog", self._watchdog.trouble, vital=False),
+            _optional("alertmanager", self._notifications),
+            _optional("watchdog", self._watchdog),
             _condition("foreign jobs", foreign_jobs_message(self._view.foreign), vital=False),
             Condition(
                 "job policy",
@@ -303,6 +312,11 @@ def foreign_jobs_message(foreign: Sequence[Foreign]) -> str:
         f"created by this controller, and ignored: {names}; find out who created or changed them, "
         "and delete them"
     )
+
+
+def _optional(name: str, part: OptionalPart) -> Condition:
+    trouble = part.trouble
+    return Condition(name, not trouble, trouble, vital=False, configured=part.configured)
 
 
 def _condition(name: str, trouble: str, *, vital: bool = True) -> Condition:

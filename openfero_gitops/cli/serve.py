@@ -94,11 +94,14 @@ def serve(**flags: Any) -> int:
 
     from openfero_gitops.app import serve as run  # noqa: PLC0415
     from openfero_gitops.settings import load_settings  # noqa: PLC0415
+    from openfero_gitops.settings_in_use import list_settings  # noqa: PLC0415
 
-    settings = load_settings({name: value for name, value in flags.items() if value})
+    given = {name: value for name, value in flags.items() if value}
+    settings = load_settings(given)
+    listed = list_settings(settings, given)
     log.to_stderr(settings.log_format)
     if settings.log_format != "json":
-        asyncio.run(run(settings, _listen_to_signals, _print_addresses))
+        asyncio.run(run(settings, _listen_to_signals, _print_addresses, listed))
         return DONE
     logger = structlog.get_logger(__name__)
 
@@ -106,7 +109,7 @@ def serve(**flags: Any) -> int:
         logger.info("listening", addresses=[str(address) for address in addresses])
 
     try:
-        asyncio.run(run(settings, _listen_to_signals, listening))
+        asyncio.run(run(settings, _listen_to_signals, listening, listed))
     except (OpenFeroError, OSError) as error:
         logger.critical("fatal error; exiting", error=str(error))
         return FINDINGS if isinstance(error, CatalogRefusal) else FAILED

@@ -66,6 +66,11 @@ class WatchdogMonitor:
         self._write_error = OnChange(_log.warning, "delivery of the watchdog not recorded")
 
     @property
+    def configured(self) -> bool:
+        """Whether the active catalog names a watchdog."""
+        return self._watchdog is not None
+
+    @property
     def trouble(self) -> str:
         """Why alerts probably do not arrive; empty if they do, or if there is no watchdog."""
         if self._watchdog is None:

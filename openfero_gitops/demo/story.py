@@ -45,6 +45,7 @@ from openfero_gitops.effects.assess import assess
 from openfero_gitops.inspection import status_text, trace_text
 from openfero_gitops.inspection.stats_text import stats_table
 from openfero_gitops.settings import load_settings
+from openfero_gitops.settings_in_use import list_settings
 from openfero_gitops.sources.git.source import GitSettings, GitSource
 
 if TYPE_CHECKING:
@@ -97,20 +98,22 @@ async def run_demo(
         ):
             say("Git:     a temporary repository of operarios. An operario is a Job and its alert.")
             say("         Some have short times here, so that their effects are known in seconds.")
-            settings = load_settings(
-                {
-                    "repo": str(repository.folder),
-                    "interval": "5s",
-                    "listen": "127.0.0.1:0" if options.once else options.listen,
-                    "namespace": options.namespace,
-                    "identity": "demo",
-                    "cache_dir": folder,
-                    "shutdown_delay": "0",
-                }
-            )
+            given = {
+                "repo": str(repository.folder),
+                "interval": "5s",
+                "listen": "127.0.0.1:0" if options.once else options.listen,
+                "namespace": options.namespace,
+                "identity": "demo",
+                "cache_dir": folder,
+                "shutdown_delay": "0",
+            }
+            settings = load_settings(given)
+            listed = list_settings(settings, given)
             cluster = "a real cluster" if options.kubeconfig else "an in-memory cluster (demo)"
             namespaces = settings.resolve_namespaces(options.namespace)
-            controller = Controller(settings, namespaces, api, source, cluster)
+            controller = Controller(
+                settings, namespaces, api, source, cluster, listed_settings=listed
+            )
             listening: asyncio.Future[list[Address]] = asyncio.get_running_loop().create_future()
             running = asyncio.create_task(
                 controller.run(stop, listening.set_result), name="controller"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openfero_gitops.domain.setting import SettingInUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +14,8 @@ class Condition:
     """One thing that a replica needs; `message` is the error if it does not hold.
 
     A replica is ready if all `vital` conditions hold, and healthy if all hold that have no
-    `advice`. An advice is the headline for a condition that only makes the replica safer.
+    `advice`. An advice is the headline for a condition that only makes the replica safer. One
+    about a part that is not `configured` holds, and says nothing.
     """
 
     name: str
@@ -18,6 +23,7 @@ class Condition:
     message: str = ""
     vital: bool = True
     advice: str = ""
+    configured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +36,4 @@ class About:
     jobs_namespace: str
     allowed_namespaces: tuple[str, ...]
     cluster: str
+    settings: tuple[SettingInUse, ...] = ()

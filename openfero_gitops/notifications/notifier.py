@@ -178,6 +178,11 @@ class Notifier:
         self._wanted: Notifications | None = None
 
     @property
+    def configured(self) -> bool:
+        """Whether there is an Alertmanager to send alerts to."""
+        return bool(self._channels)
+
+    @property
     def trouble(self) -> str:
         """Why people are not notified of everything; empty on a replica that does not lead."""
         texts = [

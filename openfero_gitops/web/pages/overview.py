@@ -17,6 +17,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
+from openfero_gitops.web.conditions import show_condition
 from openfero_gitops.web.pages.phases import PHASES
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def build(visit: Visit) -> dict[str, Any]:
 
     return {
         "query": query,
-        "conditions": visit.attention.conditions,
+        "conditions": [show_condition(condition) for condition in visit.attention.conditions],
         "catalog": catalog,
         "sync": sync,
         "pause": pause,

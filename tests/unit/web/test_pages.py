@@ -810,7 +810,7 @@ async def test_healthy() -> None:
     assert "Last sync 20s ago" in text
     assert "State active" in text
     badges = [element.text for element in page.find("ul", "conditions").all("span", "badge")]
-    assert badges == ["catalog", "jobs"]
+    assert badges == ["catalog active", "Jobs watched"]
 
 
 async def test_an_advice_is_a_concern_of_a_healthy_controller() -> None:
@@ -1210,4 +1210,4 @@ async def test_not_ready_names_the_condition() -> None:
     page = await draw(showing(needs=needs))
     assert page.find("li", "concern").text == "Not ready: jobs no answer"
     badges = [element.text for element in page.find("ul", "conditions").all("span", "badge")]
-    assert badges == ["catalog", "jobs: no"]
+    assert badges == ["catalog active", "jobs: no"]
