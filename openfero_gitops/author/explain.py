@@ -41,13 +41,26 @@ _MAX_REFUSAL_CHARACTERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """An operario for the alert's name that does not get the alert, and why."""
+
+    operario: str
+    origin: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Write it on one line."""
+        return f"passed over: {self.operario} ({self.origin}): {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What one alert would do.
 
     `reason` is why there is no Job, why it is refused, or what it waits for in an empty cluster;
-    None if it would start. `message` is one sentence; `details` are lines with the other
-    operarios for the alert's name, and the conditions under which the Job starts. `rendered` is
-    the Job; None if there would be none.
+    None if it would start. `message` is one sentence. `passed_over` are the other operarios for
+    the alert's name. `notes` are the conditions under which the Job starts, or possible causes why
+    there is none. `rendered` is the Job; None if there would be none.
     """
 
     alert: Alert
@@ -55,8 +68,14 @@ class Explanation:
     operario: str
     reason: Reason | None
     message: str
-    details: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
     rendered: Rendered | None = field(default=None, repr=False)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The lines below the message: the other operarios, then the notes."""
+        return (*map(str, self.passed_over), *self.notes)
 
 
 def explain_group(
@@ -111,7 +130,7 @@ def explain(
     if not isinstance(result, Match):
         hints = tuple(_hints(alert, catalog, candidates))
         return Explanation(
-            alert, Outcome.NO_MATCH, "", result.reason, result.reason.text, passed_over + hints
+            alert, Outcome.NO_MATCH, "", result.reason, result.reason.text, passed_over, hints
         )
     operario = result.operario
     rendered = render(
@@ -130,7 +149,13 @@ def explain(
             f"{printable(rendered.message, _MAX_REFUSAL_CHARACTERS)}"
         )
         return Explanation(
-            alert, Outcome.REFUSED, operario.name, rendered.refusal, message, passed_over, rendered
+            alert,
+            Outcome.REFUSED,
+            operario.name,
+            rendered.refusal,
+            message,
+            passed_over,
+            rendered=rendered,
         )
     reason = _not_now(rendered, operario, catalog, delivery)
     message = f"{matches} and creates Job {rendered.key}"
@@ -141,7 +166,14 @@ def explain(
     replica = replica_labels_in(alert.labels, replica_labels)
     conditions = tuple(_conditions(alert, operario, catalog.envelope, replica))
     return Explanation(
-        alert, Outcome.CREATED, operario.name, reason, message, passed_over + conditions, rendered
+        alert,
+        Outcome.CREATED,
+        operario.name,
+        reason,
+        message,
+        passed_over,
+        conditions,
+        rendered,
     )
 
 
@@ -151,13 +183,13 @@ def _origin(operario: Operario) -> str:
     return operario.origin.path
 
 
-def _passed_over(candidate: Candidate, alert: Alert, result: Match | NoMatch) -> str:
+def _passed_over(candidate: Candidate, alert: Alert, result: Match | NoMatch) -> PassedOver:
     operario = candidate.operario
     if isinstance(result, Match) and candidate.result is CandidateResult.OUTRANKED:
         reason = _outranked(operario, result.operario)
     else:
         reason = _mismatch(candidate, alert)
-    return f"passed over: {operario.name} ({_origin(operario)}): {reason}"
+    return PassedOver(operario.name, _origin(operario), reason)
 
 
 def _outranked(operario: Operario, winner: Operario) -> str:

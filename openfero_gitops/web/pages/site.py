@@ -55,6 +55,8 @@ _HEADERS: Final = {
         "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
+    # Without a referrer, the request of a form has no origin either, and would be refused.
+    "Referrer-Policy": "same-origin",
 }
 
 
@@ -95,7 +97,8 @@ class Site:
     ) -> None:
         """Serve the static files; pages are added."""
         self._app = app
-        self._state = state
+        #: Of the replica, for a page's `load`.
+        self.state = state
         self._guard = guard
         self._turns = turns
         self._now = now
@@ -114,6 +117,7 @@ class Site:
         *,
         title: str = "",
         section: str = "",
+        still: bool = False,
     ) -> None:
         """Serve a page.
 
@@ -124,10 +128,11 @@ class Site:
             load: first waits for what other servers know; limits its own time.
             title: of the page in the navigation; empty if it is not listed there.
             section: the path of the page that is marked in the navigation; empty for itself.
+            still: whether the page stays as it is until it is loaded again.
 
         `build` and `load` may raise `web.HTTPException`, which is shown as a page.
         """
-        handler = self.page(path, template, build, load, title=title, section=section)
+        handler = self.page(path, template, build, load, title=title, section=section, still=still)
         self._app.router.add_get(path, handler)
 
     def page(
@@ -139,6 +144,7 @@ class Site:
         *,
         title: str = "",
         section: str = "",
+        still: bool = False,
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         """Return the handler of a page, to serve it with other methods, too; see `add`."""
         if title:
@@ -152,7 +158,8 @@ class Site:
                 loaded = await load(request) if load is not None else None
                 async with self._turns.take(request):
                     visit = self._visit(request, loaded)
-                    text = await self._render(template, current, visit, build(visit))
+                    variables = {"still": still, **build(visit)}
+                    text = await self._render(template, current, visit, variables)
             except web.HTTPException as error:
                 if error.status < 400 or not _wants_html(request):  # noqa: PLR2004
                     raise
@@ -178,10 +185,10 @@ class Site:
         return Visit(
             query=request.query,
             match=request.match_info,
-            state=self._state,
+            state=self.state,
             now=now,
             base="../" * (request.rel_url.raw_path.count("/") - 1) or "./",
-            attention=read_attention(self._state),
+            attention=read_attention(self.state),
             loaded=loaded,
         )
 
@@ -198,6 +205,7 @@ class Site:
             "about": visit.attention.about,
             "concerns": visit.attention.concerns,
             "healthy": visit.attention.healthy,
+            "still": False,
         }
         render = _templates().get_template(template).render
         return await asyncio.to_thread(render, common | dict(variables))

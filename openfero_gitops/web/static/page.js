@@ -16,7 +16,8 @@
   const button = document.getElementById("refresh");
 
   const open = new Set(); // keys of open rows, including those that the filter hides
-  let refreshing = true; // auto-refresh, as the reader chose
+  const still = "still" in main.dataset; // the answer to a form, which the address does not give
+  let refreshing = !still; // auto-refresh, as the reader chose
   let shownAt = main.dataset.now; // the controller's time when it rendered the page
   let clockOffset = Date.parse(shownAt) - Date.now(); // the controller's clock minus ours
   let unreachableSince = null;
@@ -261,7 +262,7 @@
       return;
     }
     const link = event.target.closest("main a");
-    if (link) {
+    if (link && !still) {
       const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey;
       if (plain && link.pathname === location.pathname && !link.hash) {
         event.preventDefault();
