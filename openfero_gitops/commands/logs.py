@@ -158,9 +158,8 @@ async def _split(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[str]:
                 for line in lines.feed(chunk):
                     yield line.decode(errors="replace")
         except TooLongError:
-            raise UsageError(
-                f"a line of the log has more than {MAX_ANSWER_BYTES >> 20} MiB; read it with kubectl"
-            ) from None
+            limit = f"{MAX_ANSWER_BYTES >> 20} MiB"
+            raise UsageError(f"a line of the log exceeds {limit}; read it with kubectl") from None
     if lines.rest:
         yield lines.rest.decode(errors="replace")
 
