@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.web.pages import overview
+from openfero_gitops.web.pages import overview, remediations
 from openfero_gitops.web.pages.site import Site
 from openfero_gitops.web.turns import Turns
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.ports import ReplicaState
 
 #: In the order of the navigation.
-_PAGES: Final = (overview,)
+_PAGES: Final = (overview, remediations)
 
 
 def _utc_now() -> datetime:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
-from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web.conditions import show_condition
 from openfero_gitops.web.pages.phases import PHASES
+from openfero_gitops.web.pages.remediation_rows import row_of, search_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from multidict import MultiMapping
 
-    from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.web.pages.site import Site, Visit
 
 #: Rows of a table. Drawing a remediation takes a millisecond; the filter reaches the others.
 _MAX_REMEDIATIONS: Final = 50
 _MAX_OTHERS: Final = 200
-_EFFECTS: Final = {
-    Effect.PENDING: "Effect pending",
-    Effect.HEALED: "Healed",
-    Effect.NOT_HEALED: "Not healed",
-    Effect.UNKNOWN: "Effect unknown",
-}
-_REASON_TEXTS: Final = {reason.value: reason.text for reason in Reason}
 
 T = TypeVar("T")
 
@@ -76,34 +64,6 @@ def read_query(parameters: MultiMapping[str]) -> PageQuery:
         if name not in phases:
             raise web.HTTPBadRequest(text=f"unknown phase {name!r}; use {', '.join(PHASES)}")
     return PageQuery(tuple(phases[name] for name in names), parameters.get("q", "").strip())
-
-
-@dataclass(frozen=True, slots=True)
-class RemediationRow:
-    """A row of the remediations table.
-
-    `meaning` explains the `reason`; `until` is when a wait ends by itself; `commands` are pairs
-    of a purpose and a shell command.
-    """
-
-    remediation: Remediation
-    reason: str
-    meaning: str
-    why: tuple[str, ...]
-    until: datetime | None
-    approver_note: str
-    target: Mapping[str, str]
-    options: tuple[tuple[str, str], ...]
-    commands: tuple[tuple[str, str], ...]
-
-    @property
-    def ran(self) -> timedelta | None:
-        """How long the Job ran; None if it has not finished or never started."""
-        remediation = self.remediation
-        started_at, finished_at = remediation.started_at, remediation.finished_at
-        if not remediation.started or started_at is None or finished_at is None:
-            return None
-        return max(finished_at - started_at, timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +106,7 @@ def build(visit: Visit) -> dict[str, Any]:
         r
         for r in newest_first
         if query.matches(
-            _search_texts(r, decisions.get(r.key), held_back=r.key in not_helping),
+            search_texts(r, decisions.get(r.key), held_back=r.key in not_helping),
         )
     ]
     shown = [r for r in matching if not query.phases or r.phase in query.phases]
@@ -160,12 +120,7 @@ def build(visit: Visit) -> dict[str, Any]:
         return _table(
             [r for r in shown if (r.phase in FINAL) is final],
             _MAX_REMEDIATIONS,
-            lambda r: _remediation_row(
-                r,
-                decisions.get(r.key),
-                state.effect(r),
-                approval_verified=state.is_approval_verified(r),
-            ),
+            lambda r: row_of(r, decisions.get(r.key), state),
         )
 
     return {
@@ -196,88 +151,6 @@ def _table(values: Sequence[T], limit: int, make_row: Callable[[T], Any]) -> Tab
     return Table([make_row(value) for value in values[:limit]], len(values))
 
 
-def _remediation_row(
-    remediation: Remediation,
-    decision: Decision | None,
-    effect: Assessment | None,
-    *,
-    approval_verified: bool,
-) -> RemediationRow:
-    reason, message = remediation.reason, remediation.message
-    why: list[str] = []
-    until = None
-    match decision if remediation.waiting else None:
-        case Wait() as wait:
-            reason, message, until = wait.reason.value, wait.message, wait.until
-        case Refuse() as refusal:
-            reason, message = refusal.reason.value, refusal.message
-            why.append("The leader is about to refuse it")
-        case Admit() as admission:
-            reason, message = admission.reason.value, ""
-            why.append("The leader is about to start it")
-    meaning = _REASON_TEXTS.get(reason, "")
-    if message:
-        # A failed Job's message begins with its condition, which is the reason.
-        why.append(message.removeprefix(f"{reason}: ") if reason else message)
-    elif meaning:
-        why.append(meaning[0].upper() + meaning[1:])
-    approver_note = "" if approval_verified else "unverified: the cluster does not check this name"
-    if remediation.approved_by:
-        note = f" ({approver_note})" if approver_note else ""
-        given = f": {remediation.approval_reason}" if remediation.approval_reason else ""
-        why.append(f"Approved by {remediation.approved_by}{note}{given}")
-    why.extend(_phase_details(remediation))
-    if effect is not None and remediation.phase in FINAL:
-        why.append(f"{_EFFECTS[effect.effect]}: {effect.message}")
-    return RemediationRow(
-        remediation=remediation,
-        reason=reason,
-        meaning=meaning,
-        why=tuple(why),
-        until=until,
-        approver_note=approver_note,
-        target=remediation.target_labels,
-        options=changed_options(remediation.options),
-        commands=tuple(_commands(remediation, reason)),
-    )
-
-
-def _phase_details(remediation: Remediation) -> Iterator[str]:
-    match remediation.phase:
-        case Phase.QUEUED if remediation.queue:
-            yield f"Waits for Kueue, in queue {remediation.queue}"
-        case Phase.QUEUED:
-            yield "Waits for Kueue"
-        case Phase.HELD:
-            yield "Someone suspended it after it started; the controller does not restart it"
-        case Phase.RUNNING if remediation.started_by_other:
-            yield "Started by someone else, not by the controller"
-    if remediation.starts > 1 and remediation.phase in FINAL:
-        yield f"Started {remediation.starts} times: it was stopped and started again"
-    if remediation.deleting:
-        yield "It is being deleted"
-
-
-def _commands(remediation: Remediation, reason: str) -> Iterator[tuple[str, str]]:
-    """List commands that an operator may want to run next, quoted for a shell."""
-    job = shlex.quote(str(remediation.key))
-    name = shlex.quote(remediation.key.name)
-    kubectl = f"kubectl -n {shlex.quote(remediation.key.namespace)}"
-    if remediation.phase is Phase.AWAITING_APPROVAL or (
-        remediation.phase is Phase.WAITING and reason == Reason.NOT_HELPING
-    ):
-        yield "Approve", f"openfero-gitops approve {job}"
-        yield "Refuse", f"openfero-gitops refuse {job}"
-    elif remediation.phase not in FINAL:
-        yield "Cancel", f"openfero-gitops cancel {job}"
-    if show := git_show(remediation.commit, remediation.path):
-        yield "Reviewed file", show
-    yield "Job", f"{kubectl} get job {name} -o yaml"
-    yield "Events", f"{kubectl} describe job {name}"
-    if remediation.started:
-        yield "Logs", f"{kubectl} logs job/{name} --all-containers"
-
-
 def _operario_row(
     operario: Operario,
     latest: Remediation | None,
@@ -292,22 +165,6 @@ def _operario_row(
         healed=healed,
         decided=healed + effects.get((operario.name, Effect.NOT_HEALED), 0),
     )
-
-
-def _search_texts(
-    remediation: Remediation, decision: Decision | None, *, held_back: bool
-) -> Iterator[str]:
-    """List the texts by which a reader may search for a remediation."""
-    yield from (str(remediation.key), remediation.operario, remediation.alertname)
-    yield from (remediation.status, remediation.phase, remediation.reason, remediation.message)
-    yield from (remediation.commit, remediation.path, remediation.fingerprint)
-    yield from (f"{name}={value}" for name, value in remediation.labels.items())
-    if remediation.effect is not None:
-        yield remediation.effect
-    if decision is not None and remediation.waiting:
-        yield decision.reason
-    if held_back:
-        yield Reason.NOT_HELPING
 
 
 def _operario_texts(operario: Operario) -> tuple[str, ...]:
