@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import random
+import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -75,6 +76,9 @@ from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Server, parse_address
+from openfero_gitops.web.stream.history import EventHistory
+from openfero_gitops.web.stream.publisher import EventPublisher
+from openfero_gitops.web.stream.streams import EventStreams, max_streams
 from openfero_gitops.web.tls import load_tls
 from openfero_gitops.web.webhook import Intake
 
@@ -288,36 +292,48 @@ class Controller:
         self._schedule = Schedule(
             self.sync_requests.work, self._delay_before_sync, self._git_server_blocks
         )
-        self.server = self._build_server(cluster)
+        state = self._build_state(cluster)
+        # The id of an event begins with a text that no other start of a replica has.
+        self._streams = EventStreams(
+            EventHistory(secrets.token_hex(6)), limit=max_streams(settings.max_connections)
+        )
+        self._publisher = EventPublisher(jobs=self.view, state=state, publish=self._streams.publish)
+        self.metrics.event_streams(lambda: len(self._streams))
+        self.server = self._build_server(state)
 
-    def _build_server(self, cluster: str) -> Server:
+    def _build_state(self, cluster: str) -> State:
         settings, namespaces = self._settings, self._namespaces
-        return Server(
-            state=State(
-                About(
-                    version=__version__,
-                    identity=settings.identity,
-                    namespace=namespaces.controller,
-                    jobs_namespace=namespaces.jobs,
-                    allowed_namespaces=namespaces.allowed,
-                    cluster=cluster,
-                    settings=self._listed_settings,
-                ),
-                syncer=self.syncer,
-                lag_monitor=self.lag_monitor,
-                elector=self.elector,
-                observer=self.observer,
-                view=self.view,
-                control=self.control,
-                cluster_findings=self.dry_runner,
-                deliveries=self.submitter,
-                queue=self._queue_reader,
-                notifications=self._notifier,
-                clock=self.clock,
-                watchdog=self._watchdog,
-                stopping=self._stopping.is_set,
-                now=_now,
+        return State(
+            About(
+                version=__version__,
+                identity=settings.identity,
+                namespace=namespaces.controller,
+                jobs_namespace=namespaces.jobs,
+                allowed_namespaces=namespaces.allowed,
+                cluster=cluster,
+                settings=self._listed_settings,
             ),
+            syncer=self.syncer,
+            lag_monitor=self.lag_monitor,
+            elector=self.elector,
+            observer=self.observer,
+            view=self.view,
+            control=self.control,
+            cluster_findings=self.dry_runner,
+            deliveries=self.submitter,
+            queue=self._queue_reader,
+            notifications=self._notifier,
+            clock=self.clock,
+            watchdog=self._watchdog,
+            stopping=self._stopping.is_set,
+            now=_now,
+        )
+
+    def _build_server(self, state: State) -> Server:
+        settings = self._settings
+        return Server(
+            state=state,
+            streams=self._streams,
             deliveries=self.submitter,
             exposition=self.metrics,
             webhook_guard=_guard(
@@ -413,6 +429,7 @@ class Controller:
             restored = preparing.result()
             start("start syncing", self._start_syncing(restored=restored))
             start("observe", self.observer.run())
+            start("publish events", restart_on_error(self._publisher.run))
             start("control", self.control.run())
             start("compare", restart_on_error(self.lag_monitor.run))
             start("sync requests", restart_on_error(self.sync_requests.run))

@@ -108,6 +108,11 @@ class Metrics:
             ("cause",),
             registry=registry,
         )
+        self._event_streams = Gauge(
+            "openfero_gitops_event_streams",
+            "Clients that listen to the event stream of this replica",
+            registry=registry,
+        )
         self._decisions = Counter(
             "openfero_gitops_decisions_total",
             "Decisions on waiting Jobs that the leader carried out, by reason",
@@ -325,6 +330,10 @@ class Metrics:
     def foreign_jobs(self, count: Callable[[], int]) -> None:
         """Set what counts the Jobs of others that carry the controller's label."""
         self._foreign.set_function(count)
+
+    def event_streams(self, count: Callable[[], int]) -> None:
+        """Set what counts the open event streams."""
+        self._event_streams.set_function(count)
 
     def event_recorded(self, result: str) -> None:
         """Count an Event that was `sent` or `lost`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 #: Headers of an aiohttp error that the answer keeps.
-_KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding"})
+_KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding", "Retry-After"})
 _MAX_PATH_CHARACTERS: Final = 200
 _DEFAULT_NOT_FOUND: Final = web.HTTPNotFound().text
 _PATHS_OF_POST: Final = (

@@ -25,6 +25,7 @@ from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.refusals import Refusals
+from openfero_gitops.web.stream.route import EVENTS_PATH, add_events
 from openfero_gitops.web.turns import Turns
 from openfero_gitops.web.webhook import add_webhook
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.connections.table import TrackedConnection
     from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
+    from openfero_gitops.web.stream.streams import EventStreams
     from openfero_gitops.web.tls import TlsFiles
     from openfero_gitops.web.webhook import Intake
 
@@ -102,6 +104,7 @@ class Server:
         self,
         *,
         state: ReplicaState,
+        streams: EventStreams,
         deliveries: Deliveries,
         exposition: Exposition,
         webhook_guard: Guard,
@@ -116,6 +119,7 @@ class Server:
     ) -> None:
         """Build the applications; nothing listens yet."""
         self._exposition = exposition
+        self._streams = streams
         self._tls = tls
         self._limits = limits or ConnectionLimits()
         self._turns = Turns(self._limits.connections)
@@ -131,6 +135,7 @@ class Server:
             pages = self._listener(state, web_listen, "--web-listen")
             self._listeners.append(pages)
         add_api(pages.app, state, web_guard)
+        add_events(pages.app, streams, web_guard)
         add_pages(pages.app, state, web_guard, self._turns)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None
@@ -154,7 +159,7 @@ class Server:
 
         @web.middleware
         async def take_turns(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not request.path.startswith("/api/"):
+            if not request.path.startswith("/api/") or request.path == EVENTS_PATH:
                 return await handler(request)
             async with self._turns.take(request):
                 return await handler(request)
@@ -212,14 +217,16 @@ class Server:
         """Close each connection after its next answer, so that clients connect to other replicas.
 
         New connections are still accepted. A client that keeps its connection until the server
-        stops could send a delivery at the moment when it is closed.
+        stops could send a delivery at the moment when it is closed. Event streams end at once.
         """
         self._closes_connections = True
+        self._streams.close()
 
     async def stop(self) -> None:
         """Finish requests in flight, then close; can be called more than once."""
         if self._acceptor is not None:
             self._acceptor.stop_listening()
+        self._streams.close()
         while self._runners:
             await self._runners.pop().cleanup()
         if self._acceptor is not None:

@@ -21,6 +21,8 @@ from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.server import Address, Server, runner_of
+from openfero_gitops.web.stream.history import EventHistory
+from openfero_gitops.web.stream.streams import EventStreams
 from openfero_gitops.web.webhook import Intake
 from tests.support import pages
 
@@ -70,6 +72,7 @@ def local_server(**changes: Any) -> Server:
     """Make the controller's server, on a free port of loopback and without authentication."""
     options: dict[str, Any] = {
         "state": pages.busy(datetime.now(UTC)),
+        "streams": EventStreams(EventHistory("test")),
         "deliveries": Inbox(),
         "exposition": Metrics("1.2.3"),
         "webhook_guard": OPEN,

@@ -108,7 +108,16 @@ class _Socket(socket.socket):
 class HttpConnection(RequestHandler):
     """aiohttp's protocol for one connection; it records in the table what the connection does."""
 
-    __slots__ = ("_acceptor", "_body", "_head_bytes", "_opening", "_table", "_tracked", "_wire")
+    __slots__ = (
+        "_acceptor",
+        "_body",
+        "_head_bytes",
+        "_lost",
+        "_opening",
+        "_table",
+        "_tracked",
+        "_wire",
+    )
 
     def __init__(
         self, acceptor: Acceptor, tracked: TrackedConnection, server: web.Server, **options: Any
@@ -126,6 +135,8 @@ class HttpConnection(RequestHandler):
         self._head_bytes = 0
         #: Of the request that arrived last.
         self._body: StreamReader | None = None
+        #: Is called when the connection of a stream is lost.
+        self._lost: Callable[[], None] | None = None
         # aiohttp would hold 32, each with a head of up to 1 MiB.
         self._max_msg_queue_size = _MAX_PIPELINED
         self._msg_queue_resume_size = _MAX_PIPELINED - 1
@@ -161,6 +172,14 @@ class HttpConnection(RequestHandler):
         elif self._opening is not None:
             self._opening.cancel()
 
+    def begin_stream(self, lost: Callable[[], None]) -> None:
+        """Record that the answer has no end; `lost` is called when the connection is lost.
+
+        Such a connection is no request in progress: it can be dropped where room is needed.
+        """
+        self._lost = lost
+        self._table.move(self._tracked, Stage.STREAMING, self._loop.time())
+
     def retire(self) -> None:
         """End the connection after the request that it handles; at once if it handles none."""
         if self._tracked.stage is Stage.BUSY:
@@ -188,10 +207,16 @@ class HttpConnection(RequestHandler):
         """Stop tracking the connection."""
         self._acceptor.forget(self._tracked)
         super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost()
+            self._lost = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, and record what the connection does now."""
         tracked, requests = self._tracked, self._request_count
+        if tracked.stage is Stage.STREAMING:
+            self.abort()  # nothing can follow the request for a stream
+            return
         if data and tracked.stage is Stage.IDLE:
             self._table.move(tracked, Stage.HEAD, self._loop.time())
             self._head_bytes = 0

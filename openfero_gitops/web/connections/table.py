@@ -34,9 +34,13 @@ class Stage(Enum):
     BODY = auto()
     #: A complete request is handled and answered.
     BUSY = auto()
+    #: The answer is a stream of events without end.
+    STREAMING = auto()
     CLOSED = auto()
 
 
+#: Its client loses nothing if it is dropped: it connects again, and receives what it missed.
+_IDLE: Final = (Stage.IDLE, Stage.STREAMING)
 #: The server waits for the client.
 _RECEIVING: Final = (Stage.HANDSHAKE, Stage.HEAD, Stage.BODY)
 
@@ -111,8 +115,9 @@ class _Group:
     def longest_waiting(self) -> TrackedConnection | None:
         """Return the connection to drop where room is needed; None if all are busy.
 
-        An idle one goes first: its client loses nothing. Slow senders and slow readers share one
-        order, so that neither of them outlasts clients that are just sending their request.
+        An idle one or a stream goes first: its client loses nothing. Slow senders and slow readers
+        share one order, so that neither of them outlasts clients that are just sending their
+        request.
         """
         for connection in self.idle:
             return connection
@@ -161,7 +166,7 @@ class ConnectionTable:
         tell its connections from others: the source with most of them loses one.
         """
         oldest = self._total.longest_waiting()
-        if oldest is None or oldest.stage is Stage.IDLE:
+        if oldest is None or oldest.stage in _IDLE:
             return oldest
         if now - (oldest.stalled_since if oldest.unsent else oldest.since) >= _FLOOD_SECONDS:
             return oldest
@@ -197,11 +202,11 @@ class ConnectionTable:
             return
         connection.since = now
         for group in (self._total, self._sources[connection.source]):
-            if before is Stage.IDLE:
+            if before in _IDLE:
                 del group.idle[connection]
             elif before in _RECEIVING:
                 del group.receiving[connection]
-            if stage is Stage.IDLE:
+            if stage in _IDLE:
                 group.idle[connection] = None
             elif stage in _RECEIVING:
                 group.receiving[connection] = None

@@ -406,9 +406,9 @@ async def test_a_list_is_made_only_for_readers_that_wait(monkeypatch: pytest.Mon
     made: list[int] = []
     monkeypatch.setattr(state, "remediations", lambda: made.append(1) or [])
     async with serving(replace(LONG, connections=4), state=state) as stage:
-        async with stage.server._turn:  # as a request that takes long
+        async with stage.server._turns._turn:  # as a request that takes long
             peers = [await stage.attack(ATTACKER, READ_ALL) for _ in range(4)]
-            await stage.until(lambda: stage.server._readers == 4)
+            await stage.until(lambda: stage.server._turns._waiting == 4)
             for peer in peers:
                 await peer.close()
             await stage.until(lambda: stage.counts.now_open == 0)

@@ -69,6 +69,18 @@ def test_the_one_that_waits_longest_goes(older: list[Stage], newer: list[Stage])
     assert table.room_for("c", 30) == (first, DropCause.CONNECTION_LIMIT)
 
 
+def test_event_streams_make_room() -> None:
+    """An event stream is dropped for a newcomer, though other connections are older and slow."""
+    table = ConnectionTable(LIMITS)
+    opened(table, "a", 0)
+    opened(table, "b", 1, Stage.BUSY)
+    stream = opened(table, "b", 2, Stage.BUSY, Stage.STREAMING)
+    opened(table, "a", 3, Stage.BUSY, Stage.STREAMING)
+    assert table.room_for("c", 30) == (stream, DropCause.CONNECTION_LIMIT)
+    table.remove(stream)
+    assert table.longest_waiting() is not stream
+
+
 def test_idle_connections_go_first() -> None:
     """An idle connection is dropped before an older one that sends or does not read."""
     table = ConnectionTable(LIMITS)

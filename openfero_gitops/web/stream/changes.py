@@ -1,0 +1,162 @@
+"""Compares two observations of a replica and says what happened between them.
+
+Jobs change often in ways that nobody needs to hear of. So what counts of a remediation is a small
+value, and a remediation is only looked at if it is another object than before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.sync import SyncStatus
+from openfero_gitops.domain.text import printable
+from openfero_gitops.web.stream.models import (
+    LeadershipChanged,
+    PauseChanged,
+    RemediationChanged,
+    Reset,
+    SyncChanged,
+    SyncResult,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from openfero_gitops.domain.effect import Effect
+    from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.web.stream.models import EventBody
+
+#: If more remediations changed at once, reading the lists again is cheaper than as many events.
+MAX_CHANGES: Final = 300
+_TOO_MANY: Final = "too many remediations changed at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a replica's clients may want to know, at one moment."""
+
+    remediations: Mapping[JobKey, Remediation] = field(default_factory=dict)
+    sync: SyncStatus = field(default_factory=SyncStatus)
+    leadership: Leadership = field(default_factory=Leadership)
+    pause: Pause | None = None
+
+
+def list_changes(
+    before: Observation,
+    after: Observation,
+    effect: Callable[[Remediation], Effect | None],
+) -> list[EventBody]:
+    """Return what happened between two observations, as events.
+
+    `effect` returns whether a remediation helped.
+    """
+    return [
+        *_sync_changes(before.sync, after.sync),
+        *_leadership_changes(before.leadership, after.leadership),
+        *_pause_changes(before.pause, after.pause),
+        *_remediation_changes(before.remediations, after.remediations, effect),
+    ]
+
+
+def _remediation_changes(
+    before: Mapping[JobKey, Remediation],
+    after: Mapping[JobKey, Remediation],
+    effect: Callable[[Remediation], Effect | None],
+) -> Iterable[EventBody]:
+    if before is after:
+        return ()
+    changed = [
+        remediation
+        for key, remediation in after.items()
+        if (known := before.get(key)) is not remediation
+        and (known is None or _visible(known) != _visible(remediation))
+    ]
+    deleted = [remediation for key, remediation in before.items() if key not in after]
+    if len(changed) + len(deleted) > MAX_CHANGES:
+        return (Reset(reason=_TOO_MANY),)
+    changed.sort(key=lambda remediation: remediation.order)
+    return (
+        *(_body(remediation, effect(remediation), deleted=False) for remediation in changed),
+        *(_body(remediation, None, deleted=True) for remediation in deleted),
+    )
+
+
+def _visible(remediation: Remediation) -> tuple[object, ...]:
+    """Return what a client is told about; renewals of a Job's record are not."""
+    return (
+        remediation.uid,
+        remediation.phase,
+        remediation.reason,
+        remediation.message,
+        remediation.approved_by,
+        remediation.started_at,
+        remediation.resolved_at,
+        remediation.still_firing_at,
+        remediation.effect,
+        remediation.effect_message,
+        remediation.active,
+        remediation.pod_waiting,
+        remediation.deleting,
+    )
+
+
+def _body(remediation: Remediation, effect: Effect | None, *, deleted: bool) -> RemediationChanged:
+    return RemediationChanged(
+        namespace=remediation.key.namespace,
+        job=remediation.key.name,
+        deleted=deleted,
+        phase=remediation.phase,
+        reason=printable(remediation.reason),
+        effect=effect,
+        alert=printable(remediation.alertname),
+        status=remediation.status,
+        operario=printable(remediation.operario),
+    )
+
+
+def _sync_changes(before: SyncStatus, after: SyncStatus) -> Iterator[SyncChanged]:
+    commit = after.revision.commit if after.revision else ""
+    if after.revision is not None and after.revision != before.revision:
+        yield SyncChanged(result=SyncResult.ACTIVATED, commit=commit)
+    elif before.error is not None and after.error is None:
+        yield SyncChanged(result=SyncResult.RECOVERED, commit=commit)
+    refused = after.refused
+    if refused is not None and _refusal(before) != _refusal(after):
+        yield SyncChanged(
+            result=SyncResult.REFUSED, commit=refused.commit, reason=printable(refused.reason)
+        )
+    elif after.error is not None and after.error != before.error:
+        yield SyncChanged(result=SyncResult.FAILING, commit="", reason=printable(after.error))
+
+
+def _refusal(status: SyncStatus) -> tuple[str, str] | None:
+    return (status.refused.commit, status.refused.reason) if status.refused else None
+
+
+def _leadership_changes(before: Leadership, after: Leadership) -> Iterator[LeadershipChanged]:
+    if (body := _leadership(after)) != _leadership(before):
+        yield body
+
+
+def _leadership(leadership: Leadership) -> LeadershipChanged:
+    return LeadershipChanged(holder=printable(leadership.holder), leader=leadership.leader)
+
+
+def _pause_changes(before: Pause | None, after: Pause | None) -> Iterator[PauseChanged]:
+    if before is not after and (body := _pause(after)) != _pause(before):
+        yield body
+
+
+def _pause(pause: Pause | None) -> PauseChanged:
+    if pause is None:
+        return PauseChanged(paused=False)
+    return PauseChanged(
+        paused=True,
+        cause=pause.cause,
+        by=printable(pause.by),
+        reason=printable(pause.reason),
+        until=pause.until,
+    )

@@ -1,0 +1,100 @@
+"""Notices what changes in a replica, and publishes it as events.
+
+Jobs announce their changes; everything else is read once a second, which is cheaper than a listener
+for each. Changes that follow each other closely become one event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from openfero_gitops.background import wait_for_event
+from openfero_gitops.web.stream.changes import Observation, list_changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from openfero_gitops.domain.effect import Effect
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.web.ports import ReplicaState
+    from openfero_gitops.web.stream.models import EventBody
+
+#: Between two observations while nothing is announced.
+_OBSERVE_SECONDS: Final = 1.0
+#: Between two observations while Jobs change.
+_MIN_INTERVAL_SECONDS: Final = 0.5
+
+
+class ObservedJobs(Protocol):
+    """The remediations of all Jobs; one that has changed is another object."""
+
+    #: How often something has changed.
+    changes: int
+
+    def __iter__(self) -> Iterator[Remediation]:
+        """Iterate over all of them."""
+        ...
+
+    def subscribe(self) -> asyncio.Event:
+        """Return an event that is set at every change; the subscriber clears it."""
+        ...
+
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        """End a subscription."""
+        ...
+
+
+class EventPublisher:
+    """Publishes what changes in a replica."""
+
+    def __init__(
+        self,
+        *,
+        jobs: ObservedJobs,
+        state: ReplicaState,
+        publish: Callable[[list[EventBody]], None],
+        interval_seconds: float = _MIN_INTERVAL_SECONDS,
+    ) -> None:
+        """Observe the Jobs and the state; what changed before is not published."""
+        self._jobs = jobs
+        self._state = state
+        self._publish = publish
+        self._interval_seconds = interval_seconds
+        self._jobs_changes = -1
+        self._last = Observation()
+        self._last = self._observe()
+
+    async def run(self) -> None:
+        """Publish changes until cancelled."""
+        changed = self._jobs.subscribe()
+        try:
+            while True:
+                await wait_for_event(changed, _OBSERVE_SECONDS)
+                changed.clear()
+                self.publish_changes()
+                await asyncio.sleep(self._interval_seconds)
+        finally:
+            self._jobs.unsubscribe(changed)
+
+    def publish_changes(self) -> None:
+        """Publish what has changed since the last time."""
+        before, self._last = self._last, self._observe()
+        if changes := list_changes(before, self._last, self._effect):
+            self._publish(changes)
+
+    def _observe(self) -> Observation:
+        remediations = self._last.remediations
+        if self._jobs.changes != self._jobs_changes:
+            self._jobs_changes = self._jobs.changes
+            remediations = {remediation.key: remediation for remediation in self._jobs}
+        return Observation(
+            remediations=remediations,
+            sync=self._state.sync(),
+            leadership=self._state.leadership(),
+            pause=self._state.pause(),
+        )
+
+    def _effect(self, remediation: Remediation) -> Effect | None:
+        assessment = self._state.effect(remediation)
+        return assessment.effect if assessment else None
