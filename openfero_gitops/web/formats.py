@@ -10,6 +10,11 @@ from openfero_gitops.domain.timestamp import format_seconds, parse_time
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+#: Invisible characters that can make a path or a label look like another one: controls, surrogates
+#: and marks of text direction. (Emoji joiners, tabs and newlines are harmless.)
+_INVISIBLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -50,3 +55,8 @@ def duration(value: timedelta) -> str:
     if not days:
         return f"{hours}h {minutes % 60}m"
     return f"{days}d {hours % 24}h"
+
+
+def visible(text: str) -> str:
+    r"""Replace invisible characters by their code, such as `\u202e`."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.web.formats import ago, duration, rfc3339, short
+from openfero_gitops.web.formats import ago, duration, rfc3339, short, visible
 from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
 
@@ -37,11 +36,6 @@ if TYPE_CHECKING:
 _FOLDER: Final = Path(__file__).parent.parent
 #: Larger pages are compressed in a thread.
 _MAX_BYTES_COMPRESSED_INLINE: Final = 16 * 1024
-#: Invisible characters that can make a path or a label look like another one: controls, surrogates
-#: and marks of text direction. (Emoji joiners, tabs and newlines are harmless.)
-_INVISIBLE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 _MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -264,10 +258,8 @@ def _templates() -> Environment:
 
 
 def _make_visible(value: Any) -> Any:
-    r"""Replace invisible characters by their code, such as `\u202e`, in all template output."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    """Replace invisible characters in all template output."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset_address(name: str, content: bytes) -> str:
