@@ -210,7 +210,8 @@ def audit(
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415
     from openfero_gitops.commands.audit import AuditFilter, Reviewed, signed_by  # noqa: PLC0415
     from openfero_gitops.commands.audit import audit as list_remediations  # noqa: PLC0415
-    from openfero_gitops.web import shapes  # noqa: PLC0415
+    from openfero_gitops.web.api.remediation_shape import remediation_shape  # noqa: PLC0415
+    from openfero_gitops.web.api.shape import to_json  # noqa: PLC0415
 
     if not verify and not repo and (useless := _given_options(without=_LISTING_OPTIONS)):
         verb = "needs" if len(useless) == 1 else "need"
@@ -252,7 +253,7 @@ def audit(
         click.echo(table.as_csv(entries))
     else:
         members = {
-            number: shapes.remediation(entry.remediation, effect=entry.effect)
+            number: to_json(remediation_shape(entry.remediation, effect=entry.effect))
             for number, entry in enumerate(entries)
         }
         click.echo(table.as_json(entries, members))

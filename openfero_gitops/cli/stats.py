@@ -54,12 +54,13 @@ def stats(
     from openfero_gitops.commands.stats import StatsFilter, read_stats  # noqa: PLC0415
     from openfero_gitops.domain.text import pretty_json  # noqa: PLC0415
     from openfero_gitops.inspection.stats_text import stats_table  # noqa: PLC0415
-    from openfero_gitops.web import shapes  # noqa: PLC0415
+    from openfero_gitops.web.api.operario_shape import stats_report_shape  # noqa: PLC0415
+    from openfero_gitops.web.api.shape import to_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
     report = asyncio.run(read_stats(kubeconfig, StatsFilter(namespace, operario, since)))
     if form == "table":
         click.echo(stats_table(report))
     else:
-        click.echo(pretty_json(shapes.stats_report(report)))
+        click.echo(pretty_json(to_json(stats_report_shape(report))))
     return DONE

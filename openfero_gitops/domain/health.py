@@ -28,7 +28,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """The identity and configuration of this replica."""
+    """The identity and configuration of this replica.
+
+    `commit` and `build_date` say what it was built from; empty if unknown.
+    """
 
     version: str
     identity: str
@@ -37,3 +40,5 @@ class About:
     allowed_namespaces: tuple[str, ...]
     cluster: str
     settings: tuple[SettingInUse, ...] = ()
+    commit: str = ""
+    build_date: str = ""

@@ -8,6 +8,7 @@ import re
 import resource
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.web.api import add_api
+from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.connections.acceptor import Acceptor, HttpConnection
 from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.errors import problems
@@ -25,7 +26,7 @@ from openfero_gitops.web.health import add_health
 from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.refusals import Refusals
-from openfero_gitops.web.stream.route import EVENTS_PATH, add_events
+from openfero_gitops.web.stream.route import add_events
 from openfero_gitops.web.turns import Turns
 from openfero_gitops.web.webhook import add_webhook
 
@@ -134,7 +135,14 @@ class Server:
         if web_listen is not None:
             pages = self._listener(state, web_listen, "--web-listen")
             self._listeners.append(pages)
-        add_api(pages.app, state, web_guard)
+        add_api(
+            pages.app,
+            state,
+            web_guard,
+            self._turns,
+            now=_utc_now,
+            apps=[listener.app for listener in self._listeners],
+        )
         add_events(pages.app, streams, web_guard)
         add_pages(pages.app, state, web_guard, self._turns)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
@@ -158,13 +166,6 @@ class Server:
             return await handler(request)
 
         @web.middleware
-        async def take_turns(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not request.path.startswith("/api/") or request.path == EVENTS_PATH:
-                return await handler(request)
-            async with self._turns.take(request):
-                return await handler(request)
-
-        @web.middleware
         async def close_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await handler(request)
             if self._closes_connections and not response.prepared:
@@ -177,7 +178,6 @@ class Server:
                 problems,
                 self._refusals.watch,
                 refuse_foreign,
-                take_turns,
             ]
         )
         app.on_response_prepare.append(_add_default_headers)
@@ -276,6 +276,10 @@ def fit_to_open_files(limits: ConnectionLimits) -> ConnectionLimits:
         connections=connections,
         connections_per_source=min(limits.connections_per_source, connections),
     )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _add_default_headers(_: web.Request, response: web.StreamResponse) -> None:

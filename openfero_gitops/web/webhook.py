@@ -14,7 +14,8 @@ from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import Overloaded, TooLarge
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.web import shapes
+from openfero_gitops.web.api.delivery_shape import delivery_item_shape
+from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.bodies import BodyBudget, Reservation, read_body
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of, problem_response
 
@@ -132,7 +133,7 @@ def add_webhook(
 
 
 def _response(answer: Answer) -> web.Response:
-    items = [shapes.item(item) for item in answer.items]
+    items = [to_json(delivery_item_shape(item)) for item in answer.items]
     if answer.verdict is Verdict.ACCEPTED:
         return web.json_response({"items": items})
     worst = next(item for item in answer.items if item.verdict is answer.verdict)

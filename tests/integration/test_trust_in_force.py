@@ -16,7 +16,7 @@ from openfero_gitops.domain.catalog import blob_id
 from openfero_gitops.domain.signature import Verify
 from openfero_gitops.jobs.render import render
 from openfero_gitops.sources.git.signatures import Trust
-from openfero_gitops.web import shapes
+from openfero_gitops.web.api.sync_shape import sync_shape
 from tests.support.build import alert, delivery
 from tests.support.follower import NAMESPACE, Follower, followers
 from tests.support.repository import Repository
@@ -92,7 +92,7 @@ class TestRefused:
         )
         assert status.refused is not None
         assert (status.refused.commit, status.refused.reason) == (pushed, status.error)
-        assert shapes.sync(status)["refused"]["commit"] == pushed
+        assert sync_shape(status).refused.commit == pushed
         ada.sign_in(repository)
         commit = repository.commit("I have looked at it")
         assert (await replica.sync()).error is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openfero_gitops.web import shapes
+from openfero_gitops.web.api.about_shape import about_shape
+from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.concerns import list_concerns
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def read_attention(state: ReplicaState) -> Attention:
     """Read what needs a person now."""
     catalog = state.catalog()
     conditions = state.conditions()
-    about = shapes.about(state.about(), state.leadership())
+    about = to_json(about_shape(state.about(), state.leadership(), state.pause()))
     return Attention(
         about=about,
         conditions=conditions,

@@ -24,8 +24,9 @@ from openfero_gitops.domain.sync import (
     SyncStatus,
 )
 from openfero_gitops.domain.timestamp import format_time
-from openfero_gitops.web.api import add_api
+from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.web.turns import Turns
 from tests.support import pages
 from tests.support.pages import COMMIT, OLDER, REPOSITORY, catalog, operario, remediation
 from tests.support.serving import OPEN, PROBLEM, problem, serving
@@ -50,7 +51,7 @@ def api(
     state: pages.Showcase, guard: Guard = OPEN
 ) -> contextlib.AbstractAsyncContextManager[Client]:
     """Serve the API alone."""
-    return serving(lambda app: add_api(app, state, guard))
+    return serving(lambda app: add_api(app, state, guard, Turns(), now=lambda: datetime.now(UTC)))
 
 
 async def get(client: Client, path: str, **query: Any) -> Any:
@@ -397,6 +398,8 @@ async def test_the_shape_of_about() -> None:
     assert body == {
         "name": "openfero-gitops",
         "version": "1.2.3",
+        "commit": "unknown",
+        "buildDate": "unknown",
         "identity": about.identity,
         "namespace": "openfero",
         "jobsNamespace": "openfero-jobs",
@@ -451,6 +454,8 @@ async def test_the_shape_of_openferos_jobs() -> None:
             "lastExecutionTime": "2026-11-21T03:04:05.678901Z",
             "lastExecutedJobName": "a-firing-7",
             "status": "Successful",
+            "startedAt": "2026-11-21T03:04:05.678901Z",
+            "completedAt": "2026-11-21T03:04:49.678901Z",
         },
         {
             "configMapName": "openfero-b-firing",
@@ -520,8 +525,10 @@ async def test_filters_narrow_the_list() -> None:
         ("/api/remediations", "alertname=A", "unknown parameter 'alertname'; use alert, "),
         ("/api/remediations", "%ff=1", "unknown parameter"),
         ("/api/remediations", "x" * 5000, "unknown parameter 'xxx"),
-        ("/api/operarios", "phase=Failed", "unknown parameter 'phase'; use continue, limit"),
-        ("/api/problems", "path=a", "unknown parameter 'path'"),
+        ("/api/operarios", "phase=Failed", "unknown parameter 'phase'; use alert, commit, "),
+        ("/api/problems", "file=a", "unknown parameter 'file'"),
+        ("/api/problems", "severity=fatal", "unknown severity 'fatal'; use error, warning"),
+        ("/api/problems", "limit=1&limit=2", "limit is given 2 times; give it once"),
         *(
             (path, f"limit={limit}", "limit must be a number from 1 to 1000")
             for path in LISTS

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from openfero_gitops.web.api.openapi import make_document
+from openfero_gitops.web.api.operation import operations_of
+from tests.support.serving import local_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """Return the document of a server."""
+    return make_document(operations_of(listener.app for listener in local_server()._listeners))
+
+
+def _members(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for member in value.values():
+            yield from _members(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _members(item)
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    """The document is valid OpenAPI 3.1."""
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    """Each reference names a component, and each component is referred to."""
+    references = {member["$ref"] for member in _members(document) if "$ref" in member}
+    components = document["components"]
+    assert references == {
+        f"#/components/{kind}/{name}"
+        for kind in components.keys() - {"securitySchemes"}
+        for name in components[kind]
+    }
+
+
+def test_every_parameter_and_member_is_in_camel_case(document: dict[str, Any]) -> None:
+    """The document names what a client sends and receives, not the fields of models."""
+    schemas = document["components"]["schemas"]
+    names = {name for schema in schemas.values() for name in schema.get("properties", {})}
+    for path in document["paths"].values():
+        for operation in path.values():
+            names |= {parameter["name"] for parameter in operation["parameters"]}
+    assert {"startsAt", "continue", "from", "buildDate"} <= names
+    assert [name for name in names if "_" in name] == []
+
+
+def test_every_parameter_is_described(document: dict[str, Any]) -> None:
+    """Parameters have a description, and operations a unique name and a summary."""
+    operations = [op for path in document["paths"].values() for op in path.values()]
+    for operation in operations:
+        assert operation["summary"]
+        assert all(parameter.get("description") for parameter in operation["parameters"])
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
