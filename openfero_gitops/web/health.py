@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from openfero_gitops.web.api.described import ALIVE, METRICS, READY
+from openfero_gitops.web.api.operation import serve
+
 if TYPE_CHECKING:
     from openfero_gitops.web.ports import Exposition, ReplicaState
 
@@ -34,8 +37,8 @@ def add_health(app: web.Application, state: ReplicaState, exposition: Exposition
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
-    for path in ("/livez", "/healthz", "/startupz"):
-        app.router.add_get(path, livez)
-    for path in ("/readyz", "/readiness"):
-        app.router.add_get(path, readyz)
-    app.router.add_get("/metrics", metrics)
+    for operation in ALIVE:
+        serve(app, operation, livez)
+    for operation in READY:
+        serve(app, operation, readyz)
+    serve(app, METRICS, metrics)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
+from openfero_gitops.web.api.described import PUSH
+from openfero_gitops.web.api.operation import serve
 from openfero_gitops.web.bodies import Reservation, pieces
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of
 from openfero_gitops.web.forges import begin_proof, may_move, read_push
@@ -69,7 +71,7 @@ def add_push_hook(app: web.Application, push: PushHook, budget: BodyBudget) -> N
             )
             return response
 
-    app.router.add_post("/hooks/git", hook)
+    serve(app, PUSH, hook)
 
 
 async def _handle(request: web.Request, hook: PushHook, reservation: Reservation) -> web.Response:

@@ -15,6 +15,8 @@ from openfero_gitops.domain.errors import Overloaded, TooLarge
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.web.api.delivery_shape import delivery_item_shape
+from openfero_gitops.web.api.described import ALERTS_OK, DELIVER, DELIVER_TO_ALERT
+from openfero_gitops.web.api.operation import serve
 from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.bodies import BodyBudget, Reservation, read_body
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of, problem_response
@@ -35,9 +37,6 @@ _BUDGET_FACTOR: Final = 16
 #: Larger bodies take longer than 10 ms to parse if they are made for that, and are parsed in a
 #: thread: one at a time, because the interpreter runs one thread at a time anyway.
 _MAX_BYTES_PARSED_INLINE: Final = 16 * 1024
-#: OpenFero's paths. People write a trailing slash.
-_PATHS: Final = ("/alerts", "/alert", "/alerts/", "/alert/")
-_PATHS_OF_GET: Final = ("/alerts", "/alerts/")
 _TOO_LARGE_ADVICE: Final = (
     "set max_alerts for this receiver in Alertmanager, or raise --max-delivery-size"
 )
@@ -128,8 +127,10 @@ def add_webhook(
         guard.check(request)
         return web.json_response("OK")
 
-    app.router.add_routes([web.post(path, deliver) for path in _PATHS])
-    app.router.add_routes([web.get(path, get) for path in _PATHS_OF_GET])
+    # People write a trailing slash.
+    for operation in (DELIVER, DELIVER_TO_ALERT):
+        serve(app, operation, deliver, also=[f"{operation.path}/"])
+    serve(app, ALERTS_OK, get, also=[f"{ALERTS_OK.path}/"])
 
 
 def _response(answer: Answer) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from openapi_pydantic import (
     Parameter,
     ParameterLocation,
     PathItem,
+    Reference,
     RequestBody,
     Response,
     Schema,
@@ -30,6 +32,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from openfero_gitops import __version__
 from openfero_gitops.web.api.operation import JSON, Operation, Reply, Tag, serve
+from openfero_gitops.web.api.problem_document import ProblemDocument
 from openfero_gitops.web.api.route import json_response, problem_replies
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 _SUFFIX: Final = "Shape"
 _REFERENCES: Final = "#/components/schemas/{model}"
+_COMMON_REPLY: Final = "#/components/responses/{name}"
 _WORDS: Final = re.compile("[A-Za-z0-9]+")
 _DESCRIPTION: Final = (
     "Alerts of Alertmanager run reviewed Kubernetes Jobs from Git. This API shows what came, what "
@@ -83,10 +87,11 @@ def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
     """Make the document that describes some operations."""
     operations = sorted(operations, key=lambda operation: operation.path)
     references, definitions = _schemas(operations)
+    common = _common_replies(operations)
     paths: dict[str, PathItem] = {}
     for operation in operations:
         item = paths.setdefault(operation.path, PathItem())
-        setattr(item, operation.method.lower(), _documented(operation, references))
+        setattr(item, operation.method.lower(), _documented(operation, references, common))
     document = OpenAPI(
         openapi="3.1.1",
         info=Info(
@@ -100,6 +105,7 @@ def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
         paths=paths,
         components=Components(
             schemas={name: Schema.model_validate(schema) for name, schema in definitions.items()},
+            responses={name: _response(reply, references) for reply, name in common.items()},
             securitySchemes=dict(_SECURITY),
         ),
     )
@@ -126,7 +132,19 @@ def _schemas(operations: Iterable[Operation]) -> tuple[dict[Any, Any], dict[Any,
     return {model: mapped[number, modes[model]] for number, model in enumerate(models)}, definitions
 
 
-def _documented(operation: Operation, references: Mapping[Any, Any]) -> DocumentedOperation:
+def _common_replies(operations: Iterable[Operation]) -> dict[Reply, str]:
+    """Name the errors that several operations have, so that they are described once."""
+    counts = Counter(pair for operation in operations for pair in operation.replies.items())
+    return {
+        reply: f"Problem{status}"
+        for (status, reply), count in counts.items()
+        if count > 1 and reply.model is ProblemDocument
+    }
+
+
+def _documented(
+    operation: Operation, references: Mapping[Any, Any], common: Mapping[Reply, str]
+) -> DocumentedOperation:
     documented = DocumentedOperation(
         tags=[operation.tag.value],
         summary=operation.summary,
@@ -136,7 +154,9 @@ def _documented(operation: Operation, references: Mapping[Any, Any]) -> Document
             *_parameters(operation.query, ParameterLocation.QUERY),
         ],
         responses={
-            str(status): _response(reply, references)
+            str(status): Reference.model_validate({"$ref": _COMMON_REPLY.format(name=name)})
+            if (name := common.get(reply))
+            else _response(reply, references)
             for status, reply in sorted(operation.replies.items())
         },
         security=_ANY_CREDENTIALS if operation.guarded else [],

@@ -47,7 +47,7 @@ class Operation:
     """What one method of one path does.
 
     Attributes:
-        method: GET, which includes HEAD, or POST.
+        method: GET or POST.
         path: with variable parts such as `{name}`.
         summary: what it does, in a few words.
         tag: the group in which it is listed.
@@ -57,6 +57,7 @@ class Operation:
         query: the model of the parameters of the query; None if there are none.
         body: the model of the body of a POST.
         guarded: whether credentials are needed, if the server has any.
+        head: whether a GET includes HEAD.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Operation:
     query: type[BaseModel] | None = None
     body: Any = None
     guarded: bool = True
+    head: bool = True
 
 
 OPERATIONS: Final = web.AppKey("operations", list[Operation])
@@ -81,7 +83,7 @@ def serve(
     app.setdefault(OPERATIONS, []).append(operation)
     for path in (operation.path, *also):
         if operation.method == "GET":
-            app.router.add_get(path, handler)
+            app.router.add_get(path, handler, allow_head=operation.head)
         else:
             app.router.add_route(operation.method, path, handler)
 

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
+from openfero_gitops.web.api.operation import Operation, Reply, Tag, serve
+from openfero_gitops.web.api.parameters import QueryParameters, read_query
+from openfero_gitops.web.api.route import problem_replies
 from openfero_gitops.web.stream.history import EventFilter
 from openfero_gitops.web.stream.models import EventType
 
 if TYPE_CHECKING:
+    from aiohttp import web
     from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.stream.streams import EventStreams
 
-EVENTS_PATH: Final = "/api/events"
-_PARAMETERS: Final = ("type", "namespace")
+
+class EventQuery(QueryParameters):
+    """Which events a client wants; a repeated parameter matches any of its values."""
+
+    type: tuple[EventType, ...] = ()
+    """Only events of this type."""
+    namespace: tuple[str, ...] = ()
+    """Only remediations whose Job is in this namespace."""
+
+
+_OPERATION: Final = Operation(
+    "GET",
+    "/api/events",
+    "Stream what changes, as server-sent events",
+    Tag.CONTROLLER,
+    {
+        200: Reply("The events, until the client disconnects.", str, "text/event-stream"),
+        **problem_replies(400, 401, 403, 429, 500, 503),
+    },
+    "With the header Last-Event-ID, the events since that one come first, if they are still known; "
+    "otherwise an event of type reset.",
+    query=EventQuery,
+    head=False,
+)
 
 
 def add_events(app: web.Application, streams: EventStreams, guard: Guard) -> None:
@@ -26,17 +50,10 @@ def add_events(app: web.Application, streams: EventStreams, guard: Guard) -> Non
         guard.check(request)
         return await streams.respond(request, read_filter(request.query))
 
-    app.router.add_get(EVENTS_PATH, respond, allow_head=False)
+    serve(app, _OPERATION, respond)
 
 
 def read_filter(query: MultiMapping[str]) -> EventFilter:
     """Read which events a client wants; a repeated parameter matches any of its values."""
-    for name in query:
-        if name not in _PARAMETERS:
-            raise web.HTTPBadRequest(
-                text=f"unknown parameter {name[:200]!r}; use {', '.join(_PARAMETERS)}"
-            )
-    types = frozenset(query.getall("type", []))
-    for value in sorted(types - set(EventType)):
-        raise web.HTTPBadRequest(text=f"unknown type {value[:200]!r}; use {', '.join(EventType)}")
-    return EventFilter(types, frozenset(query.getall("namespace", [])))
+    parameters = read_query(EventQuery, query)
+    return EventFilter(frozenset(parameters.type), frozenset(parameters.namespace))

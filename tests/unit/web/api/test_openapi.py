@@ -7,10 +7,15 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from openfero_gitops.web.api.openapi import make_document
 from openfero_gitops.web.api.operation import operations_of
+from openfero_gitops.web.server import Address
 from tests.support.serving import local_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: Modules of handlers that serve what browsers show.
+NOT_API = "openfero_gitops.web.pages"
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +70,20 @@ def test_every_parameter_is_described(document: dict[str, Any]) -> None:
         assert all(parameter.get("description") for parameter in operation["parameters"])
     ids = [operation["operationId"] for operation in operations]
     assert len(set(ids)) == len(ids)
+
+
+def test_every_route_is_documented(document: dict[str, Any]) -> None:
+    """The document has all paths and methods, except pages and static files."""
+    server = local_server(web_listen=Address("127.0.0.1", 0))
+    served = {
+        (route.method, route.resource.canonical.rstrip("/"))
+        for listener in server._listeners
+        for route in listener.app.router.routes()
+        if route.resource is not None and not route.handler.__module__.startswith(NOT_API)
+    }
+    documented = {
+        (method.upper(), path) for path, item in document["paths"].items() for method in item
+    }
+    assert {(method, path) for method, path in served if method != "HEAD"} == documented
+    heads = {path for method, path in served if method == "HEAD"}
+    assert heads == {path for method, path in documented if method == "GET"} - {"/api/events"}
