@@ -311,6 +311,7 @@ class Controller:
                 jobs_namespace=namespaces.jobs,
                 allowed_namespaces=namespaces.allowed,
                 cluster=cluster,
+                replica_labels=with_replica_labels(settings.replica_label),
                 settings=self._listed_settings,
             ),
             syncer=self.syncer,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from openfero_gitops.domain.labels import REPLICA_LABELS
+
 if TYPE_CHECKING:
     from openfero_gitops.domain.setting import SettingInUse
 
@@ -39,6 +41,7 @@ class About:
     jobs_namespace: str
     allowed_namespaces: tuple[str, ...]
     cluster: str
+    replica_labels: frozenset[str] = REPLICA_LABELS
     settings: tuple[SettingInUse, ...] = ()
     commit: str = ""
     build_date: str = ""

@@ -144,7 +144,7 @@ class Server:
             apps=[listener.app for listener in self._listeners],
         )
         add_events(pages.app, streams, web_guard)
-        add_pages(pages.app, state, web_guard, self._turns)
+        add_pages(pages.app, state, web_guard, self._turns, budget=intake.budget)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []

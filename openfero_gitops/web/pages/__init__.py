@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.web.pages import overview, remediations
+from openfero_gitops.web.bodies import BodyBudget
+from openfero_gitops.web.pages import explain, overview, remediations
 from openfero_gitops.web.pages.site import Site
 from openfero_gitops.web.turns import Turns
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from openfero_gitops.web.ports import ReplicaState
 
 #: In the order of the navigation.
-_PAGES: Final = (overview, remediations)
+_PAGES: Final = (overview, remediations, explain)
+#: For the bodies of forms, where no listener shares its budget.
+_BUDGET_BYTES: Final = 16 * 2**20
 
 
 def _utc_now() -> datetime:
@@ -35,8 +38,12 @@ def add_pages(
     guard: Guard,
     turns: Turns | None = None,
     now: Callable[[], datetime] = _utc_now,
+    *,
+    budget: BodyBudget | None = None,
 ) -> None:
-    """Serve the pages and their static files."""
-    site = Site(app, state, guard, turns or Turns(), now)
+    """Serve the pages and their static files; `budget` is for the bodies of forms."""
+    site = Site(
+        app, state, guard, turns or Turns(), now=now, budget=budget or BodyBudget(_BUDGET_BYTES)
+    )
     for page in _PAGES:
         page.add(site)

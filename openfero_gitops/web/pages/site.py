@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Guard
+    from openfero_gitops.web.bodies import BodyBudget
     from openfero_gitops.web.ports import ReplicaState
     from openfero_gitops.web.turns import Turns
 
@@ -87,15 +88,18 @@ class Site:
         state: ReplicaState,
         guard: Guard,
         turns: Turns,
+        *,
         now: Callable[[], datetime],
+        budget: BodyBudget,
     ) -> None:
         """Serve the static files; pages are added."""
         self._app = app
-        #: Of the replica, for a page's `load`.
+        #: For a page's `load`: the state of the replica, the time, the memory for bodies.
         self.state = state
+        self.now = now
+        self.budget = budget
         self._guard = guard
         self._turns = turns
-        self._now = now
         #: Title and path (without the first slash) of the pages in the navigation.
         self._navigation: list[tuple[str, str]] = []
         self._contents = _read_assets()
@@ -128,6 +132,13 @@ class Site:
         """
         handler = self.page(path, template, build, load, title=title, section=section, still=still)
         self._app.router.add_get(path, handler)
+
+    def add_form(
+        self, path: str, handler: Callable[[web.Request], Awaitable[web.Response]]
+    ) -> None:
+        """Serve a page also for the form on it."""
+        self._app.router.add_get(path, handler)
+        self._app.router.add_post(path, handler)
 
     def page(
         self,
@@ -175,7 +186,7 @@ class Site:
         return respond
 
     def _visit(self, request: web.Request, loaded: Any) -> Visit:
-        now = self._now()
+        now = self.now()
         return Visit(
             query=request.query,
             match=request.match_info,
