@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.health import About
     from openfero_gitops.web.ports import ReplicaState
 
+#: Of a body with alerts to explain.
+MAX_BODY_BYTES: Final = 2**20
+#: Of memory for each byte of a body: the text, its values, and the alerts.
+MEMORY_FACTOR: Final = 12
 NO_CATALOG: Final = (
     "no catalog is active yet, so no alert can be matched: see the problems on /sync"
 )

@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.web.api.endpoints import add_api
+from openfero_gitops.web.api.explain import add_explain
 from openfero_gitops.web.connections.acceptor import Acceptor, HttpConnection
 from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.errors import problems
@@ -143,6 +144,7 @@ class Server:
             now=_utc_now,
             apps=[listener.app for listener in self._listeners],
         )
+        add_explain(pages.app, state, web_guard, self._turns, now=_utc_now, budget=intake.budget)
         add_events(pages.app, streams, web_guard)
         add_pages(pages.app, state, web_guard, self._turns, budget=intake.budget)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))

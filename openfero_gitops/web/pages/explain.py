@@ -17,7 +17,12 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.bodies import Reservation, read_body
-from openfero_gitops.web.explaining import ExplainedAlert, explain_with_jobs
+from openfero_gitops.web.explaining import (
+    MAX_BODY_BYTES,
+    MEMORY_FACTOR,
+    ExplainedAlert,
+    explain_with_jobs,
+)
 from openfero_gitops.web.highlight import HighlightedText, highlight
 
 if TYPE_CHECKING:
@@ -29,9 +34,6 @@ if TYPE_CHECKING:
     from openfero_gitops.web.pages.site import Site, Visit
 
 _FIELD: Final = "alert"
-_MAX_BODY_BYTES: Final = 2**20
-#: Of memory for each byte of a body: the text, its values, and the alerts.
-_MEMORY_FACTOR: Final = 12
 #: Alerts of a payload that the page explains. Each takes a look at every Job.
 _MAX_ALERTS: Final = 10
 #: Alerts that are offered to choose from.
@@ -107,7 +109,7 @@ def add(site: Site) -> None:
         if request.method == "POST":
             return await _explain_pasted(site, request)
         if job := request.query.get("job", ""):
-            return await _explain_job(site, job)
+            return await _explain_job(site, request, job)
         return Asked()
 
     handler = site.page(
@@ -120,8 +122,8 @@ async def _explain_pasted(site: Site, request: web.Request) -> Asked:
     """Explain the alerts in the field of the form."""
     with Reservation(site.budget) as reservation:
         try:
-            body = await read_body(request, _MAX_BODY_BYTES, reservation)
-            reservation.add(_MEMORY_FACTOR * len(body))
+            body = await read_body(request, MAX_BODY_BYTES, reservation)
+            reservation.add(MEMORY_FACTOR * len(body))
             fields = parse_qs(body.decode(errors="replace"), max_num_fields=10)
         except (TooLarge, Overloaded) as error:
             return Asked(error=str(error))
@@ -129,19 +131,19 @@ async def _explain_pasted(site: Site, request: web.Request) -> Asked:
             return Asked(error="the form has too many fields; send only the field alert")
         # Browsers send line ends as CRLF.
         text = next(iter(fields.get(_FIELD, ())), "").replace("\r\n", "\n").strip()
-        return await _explain_text(site, text)
+        return await _explain_text(site, request, text)
 
 
-async def _explain_job(site: Site, key: str) -> Asked:
+async def _explain_job(site: Site, request: web.Request, key: str) -> Asked:
     """Explain the alert of a Job, by its `NAMESPACE/NAME`."""
     jobs = (job for job in site.state.remediations() if str(job.key) == key)
     job = next(jobs, None)
     if job is None:
         return Asked(error=f"there is no Job {key[:300]}; it may have expired. Paste its alert.")
-    return await _explain_text(site, _alert_text(job))
+    return await _explain_text(site, request, _alert_text(job))
 
 
-async def _explain_text(site: Site, text: str) -> Asked:
+async def _explain_text(site: Site, request: web.Request, text: str) -> Asked:
     if not text:
         return Asked(error="the field is empty; paste an alert")
     try:
@@ -153,7 +155,8 @@ async def _explain_text(site: Site, text: str) -> Asked:
     total = len(group.alerts)
     first: AlertGroup = replace(group, alerts=group.alerts[:_MAX_ALERTS])
     try:
-        explained = await explain_with_jobs(site.state, first, site.now())
+        async with site.turns.take(request):
+            explained = await explain_with_jobs(site.state, first, site.now())
     except web.HTTPServiceUnavailable as error:
         return Asked(text, error.text or "")
     return Asked(text, alerts=tuple(explained), total=total)

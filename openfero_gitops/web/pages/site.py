@@ -94,12 +94,12 @@ class Site:
     ) -> None:
         """Serve the static files; pages are added."""
         self._app = app
-        #: For a page's `load`: the state of the replica, the time, the memory for bodies.
+        #: For a page's `load`: the state of the replica, turns, the time, the memory for bodies.
         self.state = state
+        self.turns = turns
         self.now = now
         self.budget = budget
         self._guard = guard
-        self._turns = turns
         #: Title and path (without the first slash) of the pages in the navigation.
         self._navigation: list[tuple[str, str]] = []
         self._contents = _read_assets()
@@ -161,7 +161,7 @@ class Site:
             status = 200
             try:
                 loaded = await load(request) if load is not None else None
-                async with self._turns.take(request):
+                async with self.turns.take(request):
                     visit = self._visit(request, loaded)
                     variables = {"still": still, **build(visit)}
                     text = await self._render(template, current, visit, variables)
@@ -169,7 +169,7 @@ class Site:
                 if error.status < 400 or not _wants_html(request):  # noqa: PLR2004
                     raise
                 status = error.status
-                async with self._turns.take(request):
+                async with self.turns.take(request):
                     visit = self._visit(request, None)
                     details = {"status": status, "reason": error.reason, "detail": error.text or ""}
                     text = await self._render("error.html", current, visit, details)

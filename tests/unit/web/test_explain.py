@@ -15,15 +15,24 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.web.api.explain import add_explain
+from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.explaining import explain_alerts
+from openfero_gitops.web.turns import Turns
 from tests.support import pages
 from tests.support.build import job_spec
 from tests.support.pages import NAMESPACE, Showcase, catalog, operario, remediation, synced
+from tests.support.serving import OPEN, serving
 from tests.unit.web.test_pages import Element, Reader, application, draw
 
 if TYPE_CHECKING:
+    import contextlib
+
+    from aiohttp.test_utils import TestClient
+
     from openfero_gitops.domain.operario import Operario
 
+SHOP = Matcher("namespace", Operator.EQUAL, "shop")
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
 DISK = {"alertname": "DiskFull", "node": "worker-1", "severity": "critical"}
 
@@ -53,6 +62,14 @@ def firing(**labels: str) -> dict[str, Any]:
     }
 
 
+def api(state: Showcase) -> contextlib.AbstractAsyncContextManager[TestClient]:
+    """Serve the endpoint alone."""
+    budget = BodyBudget(2**25)
+    return serving(
+        lambda app: add_explain(app, state, OPEN, Turns(), now=lambda: NOW, budget=budget)
+    )
+
+
 async def ask(state: Showcase, text: str) -> Element:
     """Paste a text and parse the answer."""
     async with application(state) as client:
@@ -76,8 +93,7 @@ async def test_a_pasted_alert_is_explained() -> None:
 
 async def test_each_candidate_has_its_reason() -> None:
     """An operario that does not match says which matcher, and links to its page."""
-    shop = Matcher("namespace", Operator.EQUAL, "shop")
-    page = await ask(showing(answering(matchers=(shop,))), json.dumps(firing()))
+    page = await ask(showing(answering(matchers=(SHOP,))), json.dumps(firing()))
 
     answer = page.find("section", "answer")
     assert answer.find("span", "badge").text == "No Job"
@@ -181,15 +197,57 @@ async def test_the_answer_is_not_refreshed() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.FIRING, Status.RESOLVED])
-async def test_the_page_and_the_command_explain_the_same(status: Status) -> None:
-    """The catalog of a replica gives the JSON of `openfero-gitops explain`."""
-    state = showing(answering(approval=True))
-    group = read_alerts(json.dumps({**firing(), "status": status.value}).encode())
+async def test_the_api_and_the_command_explain_the_same(status: Status) -> None:
+    """The API answers with the JSON of `openfero-gitops explain`, from the same catalog."""
+    state = showing(answering(approval=True), answering(matchers=(SHOP,)))
+    payload = json.dumps({**firing(), "status": status.value})
     source = CatalogSource("unused", jobs_namespace=NAMESPACE)
+    group = read_alerts(payload.encode())
 
-    explained = await explain_alerts(state, group, NOW)
+    async with api(state) as client:
+        answer = await client.post("/api/explain", data=payload)
+        explained = await answer.json()
 
-    assert as_json(explained) == as_json(explain_all(state.active, group, source))
+    assert explained == as_json(explain_all(state.active, group, source))
+
+
+async def test_the_page_shows_the_message_of_the_command() -> None:
+    """What the command prints about an alert is on the page, too."""
+    state = showing(answering(approval=True), answering(matchers=(SHOP,)))
+    group = read_alerts(json.dumps(firing()).encode())
+    [explained] = await explain_alerts(state, group, NOW)
+
+    page = await ask(state, json.dumps(firing()))
+
+    text = page.find("section", "answer").text
+    assert explained.notes
+    for line in (explained.message, *explained.notes):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"{", 400, "not JSON"),
+        (b'{"labels": {"alertname": 5}}', 400, "/labels/alertname"),
+        (b"x" * (2**20 + 1), 413, "larger than"),
+        (json.dumps({"alerts": [firing()] * 201}).encode(), 413, "201 alerts"),
+    ],
+    ids=["no JSON", "wrong member", "too large", "too many"],
+)
+async def test_the_api_names_what_is_wrong(body: bytes, status: int, detail: str) -> None:
+    """An error is a problem document that names the member or the limit."""
+    async with api(showing(answering())) as client:
+        answer = await client.post("/api/explain", data=io.BytesIO(body))
+        assert answer.status == status
+        assert detail in (await answer.json(content_type=None))["detail"]
+
+
+async def test_the_api_without_a_catalog_says_so() -> None:
+    """Nothing can be explained before the first sync."""
+    async with api(pages.broken(NOW)) as client:
+        answer = await client.post("/api/explain", json=firing())
+        assert answer.status == 503
 
 
 async def test_hostile_texts_are_texts() -> None:
