@@ -68,13 +68,14 @@ from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.notifications.notifier import Notifier
-from openfero_gitops.settings import Auth
+from openfero_gitops.settings import WebAuth
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
-from openfero_gitops.web.auth import Credentials, Guard, SecretLines
+from openfero_gitops.web.auth import Credentials, Door, Guard, SecretLines
 from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
+from openfero_gitops.web.proxies import TrustedProxies
 from openfero_gitops.web.server import Server, parse_address
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.publisher import EventPublisher
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.leadership.term import LeaseTerm
     from openfero_gitops.ports import SourceWithHistory
-    from openfero_gitops.settings import ResolvedNamespaces, Settings
+    from openfero_gitops.settings import Auth, ResolvedNamespaces, Settings
     from openfero_gitops.web.server import Address
 
 _log = structlog.get_logger(__name__)
@@ -337,10 +338,22 @@ class Controller:
             streams=self._streams,
             deliveries=self.submitter,
             exposition=self.metrics,
-            webhook_guard=_guard(
-                settings, settings.webhook_auth, settings.webhook_credentials_file
+            webhook_guard=Guard(
+                _credentials(settings.webhook_auth, settings.webhook_credentials_file),
+                certificate=settings.client_ca_file is not None,
+                door=Door.WEBHOOK,
+                count=self.metrics.unauthenticated,
             ),
-            web_guard=_guard(settings, settings.web_auth, settings.web_credentials_file),
+            web_guard=Guard(
+                _credentials(settings.web_auth, settings.web_credentials_file),
+                certificate=settings.client_ca_file is not None,
+                proxies=TrustedProxies(
+                    settings.web_trusted_proxy,
+                    settings.web_user_header if settings.web_auth is WebAuth.PROXY else "",
+                ),
+                door=Door.PAGES,
+                count=self.metrics.unauthenticated,
+            ),
             listen=parse_address(settings.listen, "--listen"),
             web_listen=parse_address(settings.web_listen, "--web-listen")
             if settings.web_listen
@@ -593,9 +606,9 @@ async def serve(
         await controller.run(stop, started, without_delay=without_delay)
 
 
-def _guard(settings: Settings, auth: Auth, file: Path | None) -> Guard:
-    credentials = None if auth is Auth.NONE or file is None else Credentials(auth.value, file)
-    return Guard(credentials, certificate=settings.client_ca_file is not None)
+def _credentials(scheme: Auth | WebAuth, file: Path | None) -> Credentials | None:
+    """Read the credentials of a door; None if it needs none."""
+    return Credentials(scheme.value, file) if file is not None else None
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

@@ -160,6 +160,13 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._unauthenticated = Counter(
+            "openfero_gitops_unauthenticated_requests_total",
+            "Requests to the webhook or the pages that were refused for lack of authentication, by "
+            "cause",
+            ("door", "cause"),
+            registry=registry,
+        )
         self._leader = Gauge(
             "openfero_gitops_leader", "1 if this replica is the leader, else 0", registry=registry
         )
@@ -265,6 +272,10 @@ class Metrics:
     def refused_request(self, path: str, code: int) -> None:
         """Count a POST that was answered with 4xx, with its path and HTTP status."""
         self._refused_requests.labels(path, str(code)).inc()
+
+    def unauthenticated(self, door: str, cause: str) -> None:
+        """Count a request that is not authenticated."""
+        self._unauthenticated.labels(door, cause).inc()
 
     def connections(self, count: int) -> None:
         """Set the number of open connections."""

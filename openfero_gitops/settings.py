@@ -7,6 +7,7 @@ as not set.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import typing
@@ -41,6 +42,7 @@ from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.http_url import http_url
 from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import LeaseDurations
+from openfero_gitops.domain.network import Network, parse_network
 from openfero_gitops.domain.quantity import format_size, parse_size
 from openfero_gitops.domain.signature import Verify
 
@@ -57,6 +59,24 @@ class Auth(StrEnum):
     NONE = "none"
     BASIC = "basic"
     BEARER = "bearer"
+
+
+class WebAuth(StrEnum):
+    """How users of the pages and the API authenticate."""
+
+    NONE = "none"
+    BASIC = "basic"
+    BEARER = "bearer"
+    PROXY = "proxy"
+
+
+#: What needs a file with credentials.
+_SCHEMES: Final = ("basic", "bearer")
+_HEADER: Final = re.compile("[A-Za-z0-9-]{1,64}")
+#: Headers that clients, not proxies, set for other purposes.
+_OTHER_HEADERS: Final = frozenset(
+    {"authorization", "connection", "cookie", "host", "origin", "user-agent", "x-forwarded-for"}
+)
 
 
 def _duration(value: object) -> object:
@@ -90,6 +110,16 @@ def _host(name: str) -> str:
     return name.lower()
 
 
+def _header(name: str) -> str:
+    if not _HEADER.fullmatch(name) or name.lower() in _OTHER_HEADERS:
+        raise ValueError(f"{name!r} is not a header that names a user, such as X-Forwarded-User")
+    return name
+
+
+def _network(value: object) -> object:
+    return parse_network(value) if isinstance(value, str) else value
+
+
 def _url(text: str) -> str:
     return http_url(text) if text else ""
 
@@ -119,6 +149,10 @@ LabelNames = Annotated[
     tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_replica_labels)
 ]
 Host = Annotated[str, AfterValidator(_host)]
+Header = Annotated[str, AfterValidator(_header)]
+Networks = Annotated[
+    tuple[Annotated[Network, PlainValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+]
 Url = Annotated[str, AfterValidator(_url)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
@@ -288,14 +322,26 @@ class Settings(BaseSettings):
     webhook_credentials_file: Path | None = Field(
         None, description="Accepted user:password pairs or tokens of the webhook, one per line."
     )
-    web_auth: Auth = Field(
-        Auth.NONE,
-        description="How users of the pages and the API authenticate: none, basic or bearer.",
+    web_auth: WebAuth = Field(
+        WebAuth.NONE,
+        description="How users of the pages and the API authenticate: none, basic, bearer, or "
+        "proxy (a reverse proxy authenticates them and names them in a header; see "
+        "docs/access.md).",
     )
     web_credentials_file: Path | None = Field(
         None,
         description="Accepted user:password pairs or tokens of the pages and the API, one per "
         "line.",
+    )
+    web_trusted_proxy: Networks = Field(
+        (),
+        description="Address or network (CIDR) of a reverse proxy in front of the pages and the "
+        "API. Only there, X-Forwarded-For counts and, with --web-auth proxy, the user header. "
+        "Repeat the flag, or separate networks by commas.",
+    )
+    web_user_header: Header = Field(
+        "X-Forwarded-User",
+        description="Header in which the proxy names the user, with --web-auth proxy.",
     )
     alertmanager_url: Urls = Field(
         (),
@@ -409,12 +455,14 @@ class Settings(BaseSettings):
             ("web", self.web_auth, self.web_credentials_file),
             ("alertmanager", self.alertmanager_auth, self.alertmanager_credentials_file),
         ):
-            if auth is not Auth.NONE and file is None:
+            if auth in _SCHEMES and file is None:
                 raise ValueError(f"--{name}-auth {auth} requires --{name}-credentials-file")
-            if auth is Auth.NONE and file is not None:
+            if auth not in _SCHEMES and file is not None:
                 raise ValueError(
                     f"--{name}-credentials-file requires --{name}-auth basic or bearer"
                 )
+        if self.web_auth is WebAuth.PROXY and not self.web_trusted_proxy:
+            raise ValueError(f"--web-auth {self.web_auth} requires --web-trusted-proxy")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("--tls-cert-file and --tls-key-file require each other")
         if self.client_ca_file is not None and self.tls_cert_file is None:

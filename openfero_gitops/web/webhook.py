@@ -91,15 +91,15 @@ def add_webhook(
                     response = _response(answer)
         except CLIENT_ERRORS as error:
             response = problem_of(error, request, items=[])
-            # Alertmanager repeats none but 503, so this log entry is the only trace.
-            reason = " ".join(str(error).split())
-            _log.warning(
-                "delivery refused",
-                code=response.status,
-                path=request.path,
-                sender=request.remote,
-                error=reason,
-            )
+            if not isinstance(error, web.HTTPServiceUnavailable):  # the guard logged its block
+                # Alertmanager repeats none but 503, so this log entry is the only trace.
+                _log.warning(
+                    "delivery refused",
+                    code=response.status,
+                    path=request.path,
+                    sender=request.remote,
+                    error=" ".join(str(error).split()),
+                )
             count_refusal(error)
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"

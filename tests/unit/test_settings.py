@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.settings import Auth, Settings, describe, load_settings
+from openfero_gitops.settings import Auth, Settings, WebAuth, describe, load_settings
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ ONE = {
     "replica_label": ("replica, host.name", ("replica", "host.name")),
     "webhook_auth": ("basic", Auth.BASIC),
     "webhook_credentials_file": ("/run/one/webhook", Path("/run/one/webhook")),
-    "web_auth": ("bearer", Auth.BEARER),
+    "web_auth": ("bearer", WebAuth.BEARER),
     "web_credentials_file": ("/run/one/web", Path("/run/one/web")),
+    "web_trusted_proxy": ("10.0.0.1, fd00::/64", (ip_network("10.0.0.1"), ip_network("fd00::/64"))),
+    "web_user_header": ("X-Auth-Request-User", "X-Auth-Request-User"),
     "alertmanager_url": ("http://one:9093/, https://two/am", ("http://one:9093", "https://two/am")),
     "alertmanager_auth": ("basic", Auth.BASIC),
     "alertmanager_credentials_file": ("/run/one/am", Path("/run/one/am")),
@@ -112,7 +115,9 @@ OTHER = {
     "max_alerts": ("200", 200),
     "max_waiting": ("200", 200),
     "webhook_auth": ("bearer", Auth.BEARER),
-    "web_auth": ("basic", Auth.BASIC),
+    "web_auth": ("basic", WebAuth.BASIC),
+    "web_trusted_proxy": ("192.0.2.0/24", (ip_network("192.0.2.0/24"),)),
+    "web_user_header": ("X-Forwarded-Email", "X-Forwarded-Email"),
     "alertmanager_url": ("http://[::1]:9093", ("http://[::1]:9093",)),
     "alertmanager_auth": ("bearer", Auth.BEARER),
     "external_url": ("http://two.example", "http://two.example"),
@@ -279,6 +284,8 @@ def test_the_defaults() -> None:
         "listen": ":8080",
         "webhook_auth": "none",
         "web_auth": "none",
+        "web_trusted_proxy": (),
+        "web_user_header": "X-Forwarded-User",
         "alertmanager_url": (),
         "alertmanager_auth": "none",
         "external_url": "",
@@ -354,7 +361,12 @@ def test_settings_do_not_change() -> None:
         ("max_waiting", "0", "greater than 0"),
         ("max_alerts", "many", "integer"),
         ("webhook_auth", "digest", "Input should be 'none', 'basic' or 'bearer'"),
-        ("web_auth", "Basic", "Input should be 'none', 'basic' or 'bearer'"),
+        ("web_auth", "Basic", "Input should be 'none', 'basic', 'bearer' or 'proxy'"),
+        ("web_trusted_proxy", "ingress", "'ingress' is not an address or a network such as 10.0."),
+        ("web_trusted_proxy", "10.0.0.1/24", "host bits set"),
+        ("web_trusted_proxy", "10.0.0.1,::/0", "'::/0' holds all addresses"),
+        ("web_user_header", "X-User: x", "is not a header that names a user"),
+        ("web_user_header", "Authorization", "is not a header that names a user"),
         ("log_format", "xml", "Input should be 'json' or 'console'"),
         ("follow_rewrites", "perhaps", "valid boolean"),
         ("namespace", "Shop", "'Shop' is not a valid namespace name"),
@@ -406,6 +418,12 @@ def test_a_wrong_value_of_the_file(file: Path, line: str, message: str) -> None:
     [
         ({"webhook_auth": "basic"}, "--webhook-auth basic requires --webhook-credentials-file"),
         ({"web_auth": "bearer"}, "--web-auth bearer requires --web-credentials-file"),
+        ({"web_auth": "proxy"}, "--web-auth proxy requires --web-trusted-proxy"),
+        (
+            {"web_auth": "proxy", "web_trusted_proxy": "::1", "web_credentials_file": "/t"},
+            "--web-credentials-file requires --web-auth basic or bearer",
+        ),
+        ({"webhook_auth": "proxy"}, "--webhook-auth: Input should be 'none', 'basic' or 'bearer'"),
         ({"webhook_credentials_file": "/t"}, "--webhook-credentials-file requires --webhook-auth"),
         (
             {"web_credentials_file": "/t"},

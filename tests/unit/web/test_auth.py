@@ -6,7 +6,9 @@ import os
 import ssl
 import subprocess
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -15,7 +17,9 @@ from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from openfero_gitops.domain.errors import UsageError
-from openfero_gitops.web.auth import Credentials, Guard
+from openfero_gitops.domain.network import parse_network
+from openfero_gitops.web.auth import Caller, Cause, Credentials, Door, Guard
+from openfero_gitops.web.proxies import TrustedProxies
 from openfero_gitops.web.tls import load_tls
 from tests.support.certificates import Authority
 from tests.support.replica import alert, group
@@ -257,6 +261,150 @@ def test_a_guard_that_demands_nothing() -> None:
     """Without credentials and certificates everybody may pass, whatever header is sent."""
     guard = Guard(None, certificate=False)
     guard.check(make_mocked_request("GET", "/", headers={"Authorization": "Bearer x"}))
+
+
+# Wrong credentials
+
+
+class Desk:
+    """A guard with a clock that stands still, and what it counted."""
+
+    def __init__(self, file: Path, door: Door, proxies: TrustedProxies | None = None) -> None:
+        file.write_text("one\ntwo\n")
+        self.now = 1000.0
+        self.wait = ""
+        self.counted: Counter[tuple[Door, Cause]] = Counter()
+        self.guard = Guard(
+            Credentials("bearer", file),
+            certificate=False,
+            proxies=proxies,
+            door=door,
+            count=lambda door, cause: self.counted.update([(door, cause)]),
+            clock=lambda: self.now,
+        )
+
+    def ask(self, token: str, peer: str = "10.0.0.1", **headers: str) -> int:
+        """Return the status of a request with a token; empty for none."""
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        transport = Mock()
+        transport.get_extra_info = {"peername": (peer, 4711)}.get
+        request = make_mocked_request("GET", "/", headers=headers, transport=transport)
+        assert request.remote == peer
+        try:
+            self.guard.check(request)
+        except web.HTTPException as error:
+            self.wait = error.headers.get("Retry-After", "")
+            return error.status
+        return 200
+
+    def guess(self, count: int, peer: str = "10.0.0.1", **headers: str) -> None:
+        """Try different wrong tokens, each when the block of the last one is over."""
+        for number in range(count):
+            assert self.ask(f"guess {number}", peer, **headers) == 401
+            self.now += 0 if number == count - 1 else 61
+
+
+@pytest.mark.parametrize(("door", "status"), [(Door.PAGES, 429), (Door.WEBHOOK, 503)])
+def test_a_guesser_has_to_wait(file: Path, door: Door, status: int) -> None:
+    """After ten wrong tokens, even the right one is not checked until the block ends."""
+    desk = Desk(file, door)
+    with capture_logs() as log:
+        desk.guess(30)
+        for token in ("one", "two", "guess 29", "x", "one\n"):
+            assert desk.ask(token) == status
+            assert desk.wait == "60"
+    assert [(line["log_level"], line["sender"]) for line in log] == [("warning", "10.0.0.1")]
+    assert desk.ask("one", "10.0.0.2") == 200
+    desk.now += 59.9
+    assert desk.ask("one") == status
+    desk.now += 0.1
+    assert desk.ask("one") == 200
+    assert desk.counted == {(door, Cause.WRONG_CREDENTIALS): 30, (door, Cause.BLOCKED): 6}
+
+
+def test_who_already_used_a_credential_is_not_locked_out(file: Path) -> None:
+    """Behind the same address as a guesser, credentials that worked before work on."""
+    desk = Desk(file, Door.WEBHOOK)
+    assert desk.ask("one") == 200
+    desk.guess(30)
+    assert desk.ask("one") == 200
+    assert desk.ask("two") == 503
+    assert desk.ask("guess") == 503
+
+
+def test_a_familiar_credential_ends_with_the_file(file: Path) -> None:
+    """A credential that was removed from the file is not accepted, familiar or not."""
+    desk = Desk(file, Door.PAGES)
+    assert desk.ask("one") == 200
+    desk.guess(30)
+    file.write_text("two\n")
+    assert desk.ask("one") == 429
+    desk.now += 60
+    assert desk.ask("one") == 401
+
+
+def test_requests_without_credentials_are_no_guesses(file: Path) -> None:
+    """A browser first asks without credentials, and some senders use another scheme."""
+    desk = Desk(file, Door.PAGES)
+    for _ in range(50):
+        assert desk.ask("") == 401
+        assert desk.ask("", Authorization="Basic x") == 401
+    assert desk.ask("one") == 200
+    assert desk.counted == {(Door.PAGES, Cause.NO_CREDENTIALS): 100}
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_source(file: Path) -> None:
+    """A guesser with a /64 of addresses is one guesser."""
+    desk = Desk(file, Door.PAGES)
+    for number in range(10):
+        assert desk.ask(f"guess {number}", f"2001:db8::{number:x}") == 401
+    assert desk.ask("one", "2001:db8::ffff") == 429
+    assert desk.ask("one", "2001:db8:0:1::1") == 200
+
+
+def test_clients_behind_a_trusted_proxy_are_told_apart(file: Path) -> None:
+    """X-Forwarded-For of a trusted proxy names the source; that of others changes nothing."""
+    proxies = TrustedProxies((parse_network("10.0.0.1"),))
+    desk = Desk(file, Door.PAGES, proxies)
+    desk.guess(30, **{"X-Forwarded-For": "192.0.2.1"})
+    assert desk.ask("one", **{"X-Forwarded-For": "192.0.2.1"}) == 429
+    assert desk.ask("one", **{"X-Forwarded-For": "192.0.2.2"}) == 200
+    for number in range(10):
+        header = {"X-Forwarded-For": f"192.0.2.{number}"}
+        assert desk.ask(f"guess {number}", "10.0.0.2", **header) == 401
+    assert desk.ask("one", "10.0.0.2", **{"X-Forwarded-For": "192.0.2.99"}) == 429
+
+
+# Proxies
+
+
+def test_a_proxy_names_who_calls() -> None:
+    """With a user header, the proxy's user is the caller, and nobody else enters."""
+    proxies = TrustedProxies((parse_network("10.0.0.1"),), "X-Forwarded-User")
+    guard = Guard(None, certificate=False, proxies=proxies)
+    transport = Mock()
+    peer = {"peername": ("10.0.0.1", 4711)}
+    transport.get_extra_info = peer.get
+    headers = {"X-Forwarded-User": "anna", "X-Forwarded-For": "192.0.2.1"}
+    caller = guard.check(make_mocked_request("GET", "/", headers=headers, transport=transport))
+    assert caller == Caller("anna", "proxy 10.0.0.1", "192.0.2.1")
+    with pytest.raises(web.HTTPForbidden) as caught:
+        guard.check(make_mocked_request("GET", "/", transport=transport))
+    assert caught.value.text == "the proxy sent no user in X-Forwarded-User"
+    peer["peername"] = ("10.0.0.2", 4711)
+    with pytest.raises(web.HTTPForbidden) as caught:
+        guard.check(make_mocked_request("GET", "/", headers=headers, transport=transport))
+    assert caught.value.text == "only the proxies of --web-trusted-proxy may read this"
+    assert not guard.open
+
+
+def test_a_password_names_who_calls(file: Path) -> None:
+    """The user of basic credentials is the caller; a token names nobody."""
+    file.write_text("anna:s3cret\n")
+    guard = Guard(Credentials("basic", file), certificate=False)
+    headers = {"Authorization": basic("anna:s3cret")}
+    assert guard.check(make_mocked_request("GET", "/", headers=headers)).name == "anna"
 
 
 # Certificates
