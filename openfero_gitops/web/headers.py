@@ -21,19 +21,34 @@ _DEFAULT_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # What the pages never use, so that a script that was injected cannot use it either.
+    "Permissions-Policy": (
+        "camera=(), display-capture=(), geolocation=(), microphone=(), midi=(), payment=(), usb=()"
+    ),
     "Referrer-Policy": "no-referrer",
 }
+#: A year. Subdomains are not the controller's.
+_STRICT_TRANSPORT: Final = "max-age=31536000"
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _ORIGIN: Final = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)")
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/?#@]+)(?::(?P<port>[0-9]{1,5}))?")
 _MAX_SHOWN_CHARACTERS: Final = 100
 
 
-def add_default_headers(headers: MutableMapping[str, str]) -> None:
-    """Set the headers that an answer should have and does not have yet."""
+def add_default_headers(
+    headers: MutableMapping[str, str], *, https: bool = False, host: str = ""
+) -> None:
+    """Set the headers that an answer should have and does not have yet.
+
+    `https` says that TLS ends here; `host` is the Host of the request. Of loopback, a browser would
+    remember that all ports need https, also those of other programs.
+    """
     for name, value in _DEFAULT_HEADERS.items():
         headers.setdefault(name, value)
+    if https and not is_loopback(host.rpartition(":")[0] or host):
+        headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
     headers["Server"] = _SERVER
 
 

@@ -284,8 +284,9 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _add_default_headers(_: web.Request, response: web.StreamResponse) -> None:
-    add_default_headers(response.headers)
+async def _add_default_headers(request: web.Request, response: web.StreamResponse) -> None:
+    host = request.headers.get("Host", "")
+    add_default_headers(response.headers, https=request.secure, host=host)
 
 
 def runner_of(app: web.Application, lingering: float = _LINGER_SECONDS) -> web.AppRunner:

@@ -35,6 +35,7 @@ from tests.support.chart import (
 )
 from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
 from tests.support.optional import require
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,6 +282,17 @@ def test_lint_finds_nothing(values: Values) -> None:
         ({"web": {"expose": True}}, "web.expose requires authentication"),
         ({"web": {"expose": True, "auth": "basic"}}, "set web.existingSecret"),
         ({"web": {"port": 8080}}, "the port of the webhook"),
+        ({"web": {"auth": "proxy"}}, "web.auth is proxy: set web.trustedProxies"),
+        ({"web": {"trustedProxies": ["10.0.0.0/0"]}}, "/web/trustedProxies/0"),
+        ({"web": {"userHeader": "X-User: x"}}, "/web/userHeader"),
+        (
+            {"web": {"auth": "proxy", "trustedProxies": ["10.0.0.1"], "existingSecret": "s"}},
+            "so leave web.existingSecret empty",
+        ),
+        (
+            {"web": {"auth": "proxy", "trustedProxies": ["10.0.0.0/8"], "expose": True}},
+            "set networkPolicy.webFrom to the Pods of the proxy",
+        ),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
         ({"alertmanager": {"auth": "basic"}}, "alertmanager.urls, which is empty"),
         ({"alertmanager": {"urls": ["am:9093"]}}, "/alertmanager/urls/0"),
@@ -444,6 +456,24 @@ def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:
         "--web-credentials-file=/etc/openfero-gitops/web/token",
     } <= {*container(exposed)["args"]}
     assert [p["name"] for p in only(exposed, "Service")["spec"]["ports"]] == ["webhook", "web"]
+
+
+def test_the_example_with_a_proxy_opens_the_pages_to_the_proxy_alone() -> None:
+    """The values for oauth2-proxy in docs/access.md reach the controller and the NetworkPolicy."""
+    text = (ROOT / "docs/access.md").read_text()
+    [values] = [b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "\nweb:" in b]
+    behind = render_chart("openfero", merged(REPOSITORY, yaml.safe_load(values)))
+    assert {
+        "--web-listen=:8081",
+        "--web-auth=proxy",
+        "--web-trusted-proxy=10.244.0.0/16",
+        "--web-user-header=X-Forwarded-User",
+    } <= {*container(behind)["args"]}
+    assert not any("web-credentials" in argument for argument in container(behind)["args"])
+    pages = only(behind, "NetworkPolicy")["spec"]["ingress"][1]
+    assert pages["ports"] == [{"port": 8081}]
+    [peer] = pages["from"]
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "oauth2-proxy"}
 
 
 @pytest.mark.parametrize(

@@ -203,10 +203,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- fail "web.port must not be 8080, the port of the webhook" }}
 {{- end }}
 {{- if and .expose (eq .auth "none") }}
-{{- fail "web.expose requires authentication: set web.auth to basic or bearer, and web.existingSecret to the Secret with the credentials" }}
+{{- fail "web.expose requires authentication: set web.auth to basic or bearer, and web.existingSecret to the Secret with the credentials; or set web.auth to proxy" }}
 {{- end }}
-{{- if and (ne .auth "none") (not .existingSecret) }}
+{{- if and (has .auth (list "basic" "bearer")) (not .existingSecret) }}
 {{- fail (printf "web.auth is %s: set web.existingSecret to the Secret with the credentials" .auth) }}
+{{- end }}
+{{- if eq .auth "proxy" }}
+{{- if .existingSecret }}
+{{- fail "web.auth is proxy: the proxy has the credentials, so leave web.existingSecret empty" }}
+{{- end }}
+{{- if not .trustedProxies }}
+{{- fail "web.auth is proxy: set web.trustedProxies to the addresses of the proxy, for example the network of the Pods" }}
+{{- end }}
+{{- if and .expose $.Values.networkPolicy.enabled (or (not $.Values.networkPolicy.webFrom) (eq (toJson $.Values.networkPolicy.webFrom) `[{"namespaceSelector":{}}]`)) }}
+{{- fail "web.auth is proxy: every Pod with an address in web.trustedProxies could name any user; set networkPolicy.webFrom to the Pods of the proxy" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.alertmanager }}

@@ -125,3 +125,24 @@ def test_default_headers() -> None:
     assert headers["Cache-Control"] == "public"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Server"] == "openfero-gitops"
+
+
+@pytest.mark.parametrize("host", ["heal.example.com", "heal.example.com:8443", "10.0.0.1:8443", ""])
+def test_https_is_remembered(host: str) -> None:
+    """Browsers remember that the server speaks https, if TLS ends here."""
+    headers: dict[str, str] = {}
+    add_default_headers(headers, https=True, host=host)
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    headers = {}
+    add_default_headers(headers, https=False, host=host)
+    assert "Strict-Transport-Security" not in headers
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8081", "127.0.0.1:8081", "[::1]:8081", "[::1]", "127.0.0.1"]
+)
+def test_https_on_loopback_is_not_remembered(host: str) -> None:
+    """Other programs on this machine may speak http on the same name."""
+    headers: dict[str, str] = {}
+    add_default_headers(headers, https=True, host=host)
+    assert "Strict-Transport-Security" not in headers

@@ -381,6 +381,10 @@ async def test_the_headers_of_all_answers(sent: bytes, status: int) -> None:
     stored = status == 200 and b"/static/" in sent
     assert ("no-store" in headers["Cache-Control"]) is not stored
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "camera=()" in headers["Permissions-Policy"]
     assert headers["Server"] == "openfero-gitops"
 
 
