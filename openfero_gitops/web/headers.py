@@ -47,7 +47,7 @@ def add_default_headers(
     """
     for name, value in _DEFAULT_HEADERS.items():
         headers.setdefault(name, value)
-    if https and not is_loopback(host.rpartition(":")[0] or host):
+    if https and not is_loopback(_name_of(host)):
         headers["Strict-Transport-Security"] = _STRICT_TRANSPORT
     headers["Server"] = _SERVER
 
@@ -79,8 +79,7 @@ def foreign(
     names of this server, in lower case: those under which a reverse proxy serves it.
     """
     host = headers.get("Host", "")
-    parsed = _HOST.fullmatch(host)
-    name = parsed["name"].lower() if parsed else host
+    name = _name_of(host)
     if loopback and host and not (is_loopback(name) or name in allowed_hosts):
         return (
             f"host {_shown(host)} is not allowed, since the controller listens on loopback; if a "
@@ -96,6 +95,12 @@ def foreign(
     elif headers.get("Sec-Fetch-Site") == "cross-site" and not _is_navigation(method, headers):
         return "a page of another site caused this request; only links to pages are allowed"
     return ""
+
+
+def _name_of(host: str) -> str:
+    """Return the name in a Host header, without the port."""
+    parsed = _HOST.fullmatch(host)
+    return parsed["name"].lower() if parsed else host
 
 
 def _is_own(origin: str, host: str, *, https: bool, allowed_hosts: Sequence[str]) -> bool:
