@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.web.bodies import BodyBudget
-from openfero_gitops.web.pages import explain, overview, remediations
+from openfero_gitops.web.pages import explain, operarios, overview, problems, remediations
 from openfero_gitops.web.pages.site import Site
 from openfero_gitops.web.turns import Turns
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.ports import ReplicaState
 
 #: In the order of the navigation.
-_PAGES: Final = (overview, remediations, explain)
+_PAGES: Final = (overview, remediations, operarios, problems, explain)
 #: For the bodies of forms, where no listener shares its budget.
 _BUDGET_BYTES: Final = 16 * 2**20
 
