@@ -12,21 +12,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.audit.table import AuditEntry
 from openfero_gitops.audit.verify import (
     ActiveRevisions,
-    Proof,
     Verification,
     find_objections,
     recorded_revision,
-    verify,
     with_objections,
 )
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.files import FileMemo
-from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.mirror import HEAD, read_history
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
@@ -34,18 +31,16 @@ from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain.errors import (
-    CatalogRefusal,
     Forbidden,
     SourceError,
-    Unverified,
 )
 from openfero_gitops.domain.signature import Verify
-from openfero_gitops.domain.text import shown
 from openfero_gitops.effects.assess import assess_all
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.sources.git.signatures import Trust
 from openfero_gitops.sources.opening import open_commit
+from openfero_gitops.verification import catalog_at, not_reviewed, verify_with
 from openfero_gitops.web.auth import SecretLines
 
 if TYPE_CHECKING:
@@ -53,12 +48,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from openfero_gitops.cluster.api import ApiServer
-    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.sources.git.access import GitAccess
-    from openfero_gitops.sources.git.source import GitSource
-
-_MAX_URL_CHARACTERS: Final = 200  # that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,59 +204,21 @@ async def _verify(
                 if commit and not await source.is_ancestor(commit, tip):
                     for index in indexes:
                         verifications[index] = with_objections(
-                            _not_reviewed(jobs[index], commit, tip, source.url),
+                            not_reviewed(jobs[index], commit, tip, source.url),
                             find_objections(jobs[index]),
                         )
                     continue
-                catalog = await _catalog_at(source, commit, scope, memo)
+                catalog = await catalog_at(source, commit, scope, memo)
                 for index in indexes:
                     verifications[index] = (
                         with_objections(catalog, find_objections(jobs[index]))
                         if isinstance(catalog, Verification)
-                        else _verify_job(jobs[index], catalog, reviewed, record)
+                        else verify_with(
+                            jobs[index],
+                            catalog,
+                            jobs_namespace=reviewed.jobs_namespace,
+                            signed=reviewed.trust.verify is not Verify.NONE,
+                            record=record,
+                        )
                     )
     return [verifications[index] for index in range(len(jobs))]
-
-
-def _not_reviewed(job: Mapping[str, Any], commit: str, tip: str, url: str) -> Verification:
-    """Say that the commit of a Job is not in the history that was reviewed."""
-    recorded = read_remediation(job).repository
-    message = f"commit {commit[:12]} is not part of the reviewed history, which ends at {tip[:12]}"
-    if recorded.removeprefix("file://") != url.removeprefix("file://"):
-        message += (
-            f"; the Job records the repository {shown(recorded, _MAX_URL_CHARACTERS)}, and"
-            f" {shown(url, _MAX_URL_CHARACTERS)} was reviewed"
-        )
-    return Verification(Proof.DIFFERS, message)
-
-
-async def _catalog_at(
-    source: GitSource, commit: str, scope: Scope, memo: FileMemo
-) -> Catalog | Verification:
-    """The catalog of a reviewed commit, or why no Job of that commit can be verified."""
-    if not commit:
-        return Verification(Proof.DIFFERS, "the Job records no commit")
-    try:
-        snapshot = await source.snapshot(commit)
-        return await load_catalog(snapshot, scope, memo, source.versions)
-    except CatalogRefusal as error:
-        return Verification(Proof.DIFFERS, f"the controller rejects commit {commit[:12]}: {error}")
-    except Unverified as error:
-        return Verification(Proof.DIFFERS, str(error))
-    except SourceError as error:
-        return Verification(Proof.UNPROVABLE, str(error))
-
-
-def _verify_job(
-    job: Mapping[str, Any], catalog: Catalog, reviewed: Reviewed, record: ActiveRevisions | None
-) -> Verification:
-    """Compare, whatever URL and ref the controller used for the repository."""
-    remediation = read_remediation(job)
-    revision = replace(catalog.revision, repository=remediation.repository, ref=remediation.ref)
-    return verify(
-        job,
-        replace(catalog, revision=revision),
-        jobs_namespace=reviewed.jobs_namespace or remediation.key.namespace,
-        signed=reviewed.trust.verify is not Verify.NONE,
-        record=record,
-    )
