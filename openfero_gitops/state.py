@@ -218,6 +218,14 @@ class State:
         remediations = with_requirements(self._view, self._syncer.catalog)
         return map(self._with_queue_status, remediations)
 
+    def remediation(self, key: JobKey) -> Remediation | None:
+        """Return one remediation as `remediations` does; None if it is not known."""
+        remediation = self._view.get(key)
+        if remediation is None:
+            return None
+        (required,) = with_requirements([remediation], self._syncer.catalog)
+        return self._with_queue_status(required)
+
     def _with_queue_status(self, remediation: Remediation) -> Remediation:
         status = self._queue.status(remediation)
         if status is None:

@@ -15,10 +15,10 @@ from openfero_gitops.cluster.api import PODS
 from openfero_gitops.cluster.jobs import JobStore
 from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.jobs import job_key, read_job
-from openfero_gitops.commands.trace import newest
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, UsageError
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.domain.text import listed, printable
+from openfero_gitops.inspection.trace import newest
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:

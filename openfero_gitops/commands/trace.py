@@ -19,11 +19,11 @@ from openfero_gitops.domain.errors import ApiError, Forbidden, UsageError
 from openfero_gitops.domain.remediation import Foreign, Remediation
 from openfero_gitops.dryrun import trial
 from openfero_gitops.inspection.status import decisions_on, why_no_catalog
-from openfero_gitops.inspection.trace import Trace, trace
+from openfero_gitops.inspection.trace import Trace, newest, trace
 from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -94,15 +94,6 @@ async def trace_of(
         now=now,
         wait=admission.wait,
         instead_of_wait=admission.instead_of_wait,
-    )
-
-
-def newest(pods: Sequence[Object]) -> list[Object]:
-    """Sort Pods, the newest first."""
-    return sorted(
-        pods,
-        key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]),
-        reverse=True,
     )
 
 

@@ -202,6 +202,15 @@ def trace(
     )
 
 
+def newest(pods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort Pods, the newest first."""
+    return sorted(
+        pods,
+        key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]),
+        reverse=True,
+    )
+
+
 def _alert(annotations: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         alert = json.loads(annotations.get(keys.ALERT) or "{}")

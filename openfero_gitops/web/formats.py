@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
 
@@ -15,12 +16,31 @@ if TYPE_CHECKING:
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_MAX_LINK_CHARACTERS: Final = 4096
 _SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def is_sha(commit: str) -> bool:
     """Whether a text is a full commit id."""
     return _SHA.fullmatch(commit) is not None
+
+
+def http_link(text: str) -> str:
+    """Return a text from outside that is safe as the address of a link; else an empty one."""
+    if (
+        len(text) > _MAX_LINK_CHARACTERS
+        or not text.isprintable()
+        or any(c in text for c in ' "<>\\')
+    ):
+        return ""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    # A user name in an address is made to look like its host.
+    safe = parts.scheme in ("http", "https") and host and "@" not in parts.netloc
+    return text if safe else ""
 
 
 def short(commit: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.not_helping import NotHelping
@@ -48,6 +48,10 @@ class ReplicaState(Protocol):
         """Return all remediations."""
         ...
 
+    def remediation(self, key: JobKey) -> Remediation | None:
+        """Return one remediation; None if it is not known."""
+        ...
+
     def effect(self, remediation: Remediation, /) -> Assessment | None:
         """Return whether a remediation helped; None if it has no effect."""
         ...
@@ -74,6 +78,35 @@ class ReplicaState(Protocol):
 
     def conditions(self) -> Sequence[Condition]:
         """Check what this replica needs to work."""
+        ...
+
+
+class JobReader(Protocol):
+    """Reads what the API server has about one Job; every method raises `ApiError`."""
+
+    async def manifest(self, key: JobKey) -> dict[str, Any]:
+        """Read the Job with its Pod template."""
+        ...
+
+    async def pods(self, key: JobKey) -> list[dict[str, Any]]:
+        """List the Pods that have the label of the Job, without their specifications."""
+        ...
+
+    async def events(self, namespace: str, uid: str) -> list[dict[str, Any]]:
+        """List the Events about an object."""
+        ...
+
+    def log(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        tail_lines: int,
+        limit_bytes: int | None = None,
+    ) -> AsyncGenerator[bytes]:
+        """Yield what a container has written, in pieces; raises `Invalid` if it has not started."""
         ...
 
 

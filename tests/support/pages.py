@@ -81,6 +81,10 @@ class Showcase:
         """Return all remediations."""
         return self.jobs
 
+    def remediation(self, key: JobKey) -> Remediation | None:
+        """Return one remediation."""
+        return next((job for job in self.jobs if job.key == key), None)
+
     def effect(self, remediation: Remediation) -> Assessment | None:
         """Assess a remediation as the leader does."""
         return assess(remediation, self._incident_of(remediation), self.moment)

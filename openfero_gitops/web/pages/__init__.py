@@ -10,8 +10,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.web.bodies import BodyBudget
-from openfero_gitops.web.pages import explain, operarios, overview, problems, remediations
+from openfero_gitops.web.pages import (
+    explain,
+    operarios,
+    overview,
+    problems,
+    remediation,
+    remediations,
+)
 from openfero_gitops.web.pages.site import Site
+from openfero_gitops.web.repository_links import RepositoryLinks
 from openfero_gitops.web.turns import Turns
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from openfero_gitops.web.auth import Guard
+    from openfero_gitops.web.evidence import EvidenceReader
     from openfero_gitops.web.ports import ReplicaState
 
 #: In the order of the navigation.
@@ -40,10 +49,25 @@ def add_pages(
     now: Callable[[], datetime] = _utc_now,
     *,
     budget: BodyBudget | None = None,
+    evidence: EvidenceReader | None = None,
+    links: RepositoryLinks | None = None,
 ) -> None:
-    """Serve the pages and their static files; `budget` is for the bodies of forms."""
+    """Serve the pages and their static files.
+
+    Args:
+        app: the application.
+        state: of the replica.
+        guard: checks who may read.
+        turns: lets pages be built one after the other.
+        now: the current time (UTC).
+        budget: for the bodies of forms.
+        evidence: reads what the API server and Git have about one remediation; without it, its
+            page shows what the replica knows.
+        links: to commits and files.
+    """
     site = Site(
         app, state, guard, turns or Turns(), now=now, budget=budget or BodyBudget(_BUDGET_BYTES)
     )
     for page in _PAGES:
         page.add(site)
+    remediation.add(site, state, evidence, links or RepositoryLinks())

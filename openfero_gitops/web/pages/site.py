@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
-from openfero_gitops.web.formats import ago, duration, rfc3339, short, visible
+from openfero_gitops.web.formats import ago, duration, http_link, rfc3339, short, visible
 from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
 
@@ -262,7 +262,12 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(
-        ago=ago, duration=duration, written=format_duration, rfc3339=rfc3339, short=short
+        ago=ago,
+        duration=duration,
+        written=format_duration,
+        http_link=http_link,
+        rfc3339=rfc3339,
+        short=short,
     )
     templates.globals["phases"] = PHASES
     return templates

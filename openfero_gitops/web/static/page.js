@@ -65,6 +65,7 @@
       return;
     }
     if (from.nodeType !== Node.ELEMENT_NODE) return;
+    if ("keep" in from.dataset) return; // another script writes it
     for (const { name, value } of [...to.attributes]) {
       if (from.getAttribute(name) !== value) from.setAttribute(name, value);
     }
