@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from openfero_gitops.app import Controller
+from openfero_gitops.cluster.api import LEASES
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain.network import parse_network
 from openfero_gitops.settings import load_settings
@@ -148,6 +150,7 @@ class Recorded:
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
+        """Note a method, and return it."""
         self.calls.append(name)
         return getattr(self._cluster, name)
 
@@ -160,15 +163,17 @@ async def test_reading_changes_nothing_in_the_cluster(tmp_path: Path) -> None:
             "listen": "127.0.0.1:0",
             "namespace": "controller",
             "cache_dir": tmp_path,
-            # The leader writes of its own accord; this replica never leads.
-            "retry_period": "1h",
-            "renew_deadline": "2h",
-            "lease_duration": "3h",
+            "shutdown_delay": "0",
         }
     )
     source = Commits()
     source.commit({"disk.yaml": operario_file("disk")})
     cluster = MemoryCluster()
+    # Another replica leads, because the leader writes of its own accord.
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lease = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "renewTime": now}
+    body = {"metadata": {"name": "openfero-gitops"}, "spec": lease}
+    await cluster.create(LEASES, "controller", body)
     api = Recorded(cluster)
     namespaces = settings.resolve_namespaces("controller")
     controller = Controller(settings, namespaces, api, source, "in memory")
@@ -178,7 +183,6 @@ async def test_reading_changes_nothing_in_the_cluster(tmp_path: Path) -> None:
     try:
         await started.wait()
         await until(lambda: controller.syncer.catalog is not None and controller.view.complete)
-        await asyncio.sleep(0.5)
         api.calls.clear()
         url = f"http://{controller.server.bound[0]}"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
@@ -188,7 +192,6 @@ async def test_reading_changes_nothing_in_the_cluster(tmp_path: Path) -> None:
                         address = url + path.replace("/x", f"/{name}")
                         async with session.request(method, address, data=b"{}") as answer:
                             assert answer.status < 500, path
-        print(api.calls)
         assert set(api.calls) <= {"get", "list", "watch", "pod_log", "version"}
     finally:
         stop.set()
