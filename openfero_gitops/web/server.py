@@ -28,6 +28,7 @@ from openfero_gitops.web.hooks import PushHook, add_push_hook
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.refusals import Refusals
 from openfero_gitops.web.stream.route import add_events
+from openfero_gitops.web.swagger import add_swagger
 from openfero_gitops.web.turns import Turns
 from openfero_gitops.web.webhook import add_webhook
 
@@ -146,6 +147,7 @@ class Server:
         )
         add_explain(pages.app, state, web_guard, self._turns, now=_utc_now, budget=intake.budget)
         add_events(pages.app, streams, web_guard)
+        add_swagger(pages.app, web_guard)
         add_pages(pages.app, state, web_guard, self._turns, budget=intake.budget)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None

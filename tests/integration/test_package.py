@@ -60,6 +60,7 @@ def test_the_wheel_has_the_data_files(installed: Path) -> None:
     assert (package / "catalog" / "validation" / "schema" / "jobs.json").is_file()
     assert (package / "web" / "templates" / "overview.html").is_file()
     assert (package / "web" / "static" / "styles" / "base.css").is_file()
+    assert (package / "web" / "swagger" / "initializer.js").is_file()
     assert list((package / "example" / "_alerts").glob("*.json"))
     assert not (installed / "tests").exists()
 

@@ -101,7 +101,11 @@ def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
             license=License(name="Apache-2.0", identifier="Apache-2.0"),
         ),
         servers=[Server(url=".", description="The server of this document.")],
-        tags=[DocumentedTag(name=tag.value, description=text) for tag, text in _TAGS.items()],
+        tags=[
+            DocumentedTag(name=tag.value, description=text)
+            for tag, text in _TAGS.items()
+            if any(operation.tag is tag for operation in operations)
+        ],
         paths=paths,
         components=Components(
             schemas={name: Schema.model_validate(schema) for name, schema in definitions.items()},

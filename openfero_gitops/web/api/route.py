@@ -174,10 +174,15 @@ def json_response(
             headers=headers,
             zlib_executor_size=_MAX_BYTES_COMPRESSED_INLINE,
         )
-        if len(body) >= _MIN_BYTES_COMPRESSED:
-            response.enable_compression()
+        if len(body) >= _MIN_BYTES_COMPRESSED and accepts_gzip(request):
+            response.enable_compression(web.ContentCoding.gzip)
     response.etag = tag
     return response
+
+
+def accepts_gzip(request: web.Request) -> bool:
+    """Whether a client reads gzip."""
+    return "gzip" in request.headers.get("Accept-Encoding", "")
 
 
 def _links(request: web.Request, answer: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 #: Modules of handlers that serve what browsers show.
-NOT_API = "openfero_gitops.web.pages"
+NOT_API = ("openfero_gitops.web.pages", "openfero_gitops.web.swagger")
 
 
 @pytest.fixture(scope="module")
