@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.effect import Effect
@@ -21,23 +21,42 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.domain.sync import SyncStatus
     from openfero_gitops.effects.unresolved import Unresolved
 
 #: The order of tones on the page.
 _URGENCY: Final = ("bad", "ask", "warn")
+#: Of one concern; its link leads to all.
+MAX_ITEMS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ConcerningJob:
+    """A remediation that needs a person, since when, and why."""
+
+    remediation: Remediation
+    since: datetime | None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """A line at the top of the page; `tone` is `bad`, `ask` or `warn`."""
+    """A line at the top of the page; `tone` is `bad`, `ask` or `warn`.
+
+    `jobs` and `problems` are the first of those that it is about, and `total` counts all. `link` is
+    the address of all of them, relative to `/`.
+    """
 
     tone: str
     title: str
     detail: str = ""
     since: datetime | None = None
     link: str = ""
+    jobs: tuple[ConcerningJob, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    total: int = 0
 
 
 def list_concerns(
@@ -112,17 +131,23 @@ def _concerns_of_failures(unresolved: Iterable[Unresolved]) -> Iterator[Concern]
     for failed, failures in by_failed.items():
         if not failures:
             continue
-        latest = max(failures, key=lambda failure: failure.since)
-        name = latest.remediation.alertname or latest.remediation.operario
+        failures.sort(key=lambda failure: failure.since, reverse=True)
+        latest = failures[0]
         verb = "failed" if failed else "did not heal the alert"
         query = f"phase={Phase.FAILED.value}" if failed else f"q={Effect.NOT_HEALED.value}"
+        # (The message of a failed Job may be long; its own page has it.)
+        detail = f"latest: {_alert_of(latest.remediation)}"
         yield Concern(
             "bad",
             f"{plural(len(failures), 'remediation')} {verb}",
-            # (The message of a failed Job may be long; the table has it.)
-            f"latest: {name}" if failed else f"latest: {name}: {latest.message}",
+            detail if failed else f"{detail}: {latest.message}",
             latest.since,
-            f"./?{query}",
+            f"remediations?{query}",
+            tuple(
+                ConcerningJob(failure.remediation, failure.since, failure.message)
+                for failure in failures[:MAX_ITEMS]
+            ),
+            total=len(failures),
         )
 
 
@@ -138,16 +163,15 @@ def _concerns_of_remediations(
             continue
         by_phase.setdefault(remediation.phase, []).append(remediation)
     if unapproved := by_phase.get(Phase.AWAITING_APPROVAL):
-        oldest = min(unapproved, key=lambda remediation: remediation.order)
-        yield Concern(
+        yield _concern_of_jobs(
             "ask",
             f"{plural(len(unapproved), 'remediation')} waiting for approval",
-            f"oldest: {oldest.alertname or oldest.operario}",
-            oldest.received_at,
-            f"./?phase={Phase.AWAITING_APPROVAL.value}",
+            [ConcerningJob(job, job.received_at) for job in unapproved],
+            f"remediations?phase={Phase.AWAITING_APPROVAL.value}",
         )
     if held_back:
-        oldest, state = min(held_back, key=lambda pair: (pair[1].since, pair[0].order))
+        held_back.sort(key=lambda pair: (pair[1].since, pair[0].order))
+        oldest, state = held_back[0]
         approve = "approve it" if oldest.waiting else "approve the next Job for it"
         yield Concern(
             "ask",
@@ -155,38 +179,54 @@ def _concerns_of_remediations(
             "help"
             if len(held_back) > 1
             else "1 remediation not started because its operario does not help",
-            f"oldest: {oldest.alertname or oldest.operario}; {approve}, or change the operario",
+            f"oldest: {_alert_of(oldest)}; {approve}, or change the operario",
             state.since,
-            f"./?q={Reason.NOT_HELPING.value}",
+            f"remediations?q={Reason.NOT_HELPING.value}",
+            tuple(
+                ConcerningJob(job, state.since, state.message)
+                for job, state in held_back[:MAX_ITEMS]
+            ),
+            total=len(held_back),
         )
     if stuck := [job for job in by_phase.get(Phase.RUNNING, ()) if job.pod_waiting]:
-        oldest = min(stuck, key=lambda remediation: remediation.order)
-        yield Concern(
+        yield _concern_of_jobs(
             "warn",
             f"{plural(len(stuck), 'remediation')} running with a waiting Pod",
-            f"oldest: {oldest.alertname or oldest.operario}: {oldest.pod_waiting}",
-            oldest.started_at,
-            f"./?phase={Phase.RUNNING.value}",
+            [ConcerningJob(job, job.started_at, job.pod_waiting) for job in stuck],
+            f"remediations?phase={Phase.RUNNING.value}",
         )
     if held := by_phase.get(Phase.HELD):
-        yield Concern(
+        yield replace(
+            _concern_of_jobs(
+                "warn",
+                f"{plural(len(held), 'remediation')} held",
+                [ConcerningJob(job, None) for job in held],
+                f"remediations?phase={Phase.HELD.value}",
+            ),
+            detail="a started Job was suspended by someone else, and is not restarted: cancel it, "
+            "or delete it so that the next delivery of its alert creates a new one",
+        )
+    if queued := [job for job in by_phase.get(Phase.QUEUED, ()) if is_stuck(job.reason)]:
+        yield _concern_of_jobs(
             "warn",
-            f"{plural(len(held), 'remediation')} held",
-            "a started Job was suspended by someone else, and is not restarted: cancel it, or "
-            "delete it so that the next delivery of its alert creates a new one",
-            link=f"./?phase={Phase.HELD.value}",
+            f"{plural(len(queued), 'remediation')} not started by Kueue",
+            [ConcerningJob(job, job.admitted_at, job.message) for job in queued],
+            f"remediations?phase={Phase.QUEUED.value}",
         )
 
-    stuck = [job for job in by_phase.get(Phase.QUEUED, ()) if is_stuck(job.reason)]
-    if stuck:
-        oldest = min(stuck, key=lambda remediation: remediation.order)
-        yield Concern(
-            "warn",
-            f"{plural(len(stuck), 'remediation')} not started by Kueue",
-            f"oldest: {oldest.alertname or oldest.operario}: {oldest.message}",
-            oldest.admitted_at,
-            f"./?phase={Phase.QUEUED.value}",
-        )
+
+def _concern_of_jobs(tone: str, title: str, jobs: list[ConcerningJob], link: str) -> Concern:
+    """Make a concern about Jobs, the oldest first."""
+    jobs.sort(key=lambda job: job.remediation.order)
+    oldest = jobs[0]
+    detail = ": ".join(filter(None, (f"oldest: {_alert_of(oldest.remediation)}", oldest.why)))
+    return Concern(
+        tone, title, detail, oldest.since, link, tuple(jobs[:MAX_ITEMS]), total=len(jobs)
+    )
+
+
+def _alert_of(remediation: Remediation) -> str:
+    return remediation.alertname or remediation.operario
 
 
 def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterator[Concern]:
@@ -209,6 +249,13 @@ def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterat
         if stale_text:
             detail = f"{stale_text}; {detail}"
         title = f"{plural(len(errors), 'error')} in the repository"
-        yield Concern("warn", title, detail, link="#problems")
+        yield Concern(
+            "warn",
+            title,
+            detail,
+            link="problems",
+            problems=tuple(errors[:MAX_ITEMS]),
+            total=len(errors),
+        )
     elif stale_text:
-        yield Concern("warn", stale_text, link="#operarios")
+        yield Concern("warn", stale_text, link="operarios")

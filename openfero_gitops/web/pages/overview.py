@@ -14,6 +14,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web.conditions import show_condition
+from openfero_gitops.web.pages.day import build_day
 from openfero_gitops.web.pages.phases import PHASES
 from openfero_gitops.web.pages.remediation_rows import row_of, search_texts
 
@@ -123,7 +124,7 @@ def build(visit: Visit) -> dict[str, Any]:
             lambda r: row_of(r, decisions.get(r.key), state),
         )
 
-    return {
+    return build_day(visit) | {
         "query": query,
         "conditions": [show_condition(condition) for condition in visit.attention.conditions],
         "catalog": catalog,
