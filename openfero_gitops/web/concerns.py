@@ -132,18 +132,14 @@ def _concerns_of_failures(unresolved: Iterable[Unresolved]) -> Iterator[Concern]
         if not failures:
             continue
         failures.sort(key=lambda failure: failure.since, reverse=True)
-        latest = failures[0]
         verb = "failed" if failed else "did not heal the alert"
-        query = f"phase={Phase.FAILED.value}" if failed else f"q={Effect.NOT_HEALED.value}"
-        # (The message of a failed Job may be long; its own page has it.)
-        detail = f"latest: {_alert_of(latest.remediation)}"
+        query = f"phase={Phase.FAILED.value}" if failed else f"effect={Effect.NOT_HEALED.value}"
         yield Concern(
             "bad",
             f"{plural(len(failures), 'remediation')} {verb}",
-            detail if failed else f"{detail}: {latest.message}",
-            latest.since,
-            f"remediations?{query}",
-            tuple(
+            since=failures[0].since,
+            link=f"remediations?{query}",
+            jobs=tuple(
                 ConcerningJob(failure.remediation, failure.since, failure.message)
                 for failure in failures[:MAX_ITEMS]
             ),
@@ -179,7 +175,7 @@ def _concerns_of_remediations(
             "help"
             if len(held_back) > 1
             else "1 remediation not started because its operario does not help",
-            f"oldest: {_alert_of(oldest)}; {approve}, or change the operario",
+            f"{approve}, or change the operario",
             state.since,
             f"remediations?q={Reason.NOT_HELPING.value}",
             tuple(
@@ -218,15 +214,8 @@ def _concerns_of_remediations(
 def _concern_of_jobs(tone: str, title: str, jobs: list[ConcerningJob], link: str) -> Concern:
     """Make a concern about Jobs, the oldest first."""
     jobs.sort(key=lambda job: job.remediation.order)
-    oldest = jobs[0]
-    detail = ": ".join(filter(None, (f"oldest: {_alert_of(oldest.remediation)}", oldest.why)))
-    return Concern(
-        tone, title, detail, oldest.since, link, tuple(jobs[:MAX_ITEMS]), total=len(jobs)
-    )
-
-
-def _alert_of(remediation: Remediation) -> str:
-    return remediation.alertname or remediation.operario
+    first = tuple(jobs[:MAX_ITEMS])
+    return Concern(tone, title, "", first[0].since, link, first, total=len(jobs))
 
 
 def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterator[Concern]:
@@ -245,14 +234,11 @@ def _concerns_of_catalog(catalog: Catalog | None, pause: Pause | None) -> Iterat
     stale = sum(operario.origin.stale for operario in catalog.operarios)
     stale_text = f"{plural(stale, 'operario')} active in an older version" if stale else ""
     if errors:
-        detail = f"{errors[0].path}: {errors[0].message}"
-        if stale_text:
-            detail = f"{stale_text}; {detail}"
         title = f"{plural(len(errors), 'error')} in the repository"
         yield Concern(
             "warn",
             title,
-            detail,
+            stale_text,
             link="problems",
             problems=tuple(errors[:MAX_ITEMS]),
             total=len(errors),

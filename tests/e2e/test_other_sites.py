@@ -131,7 +131,7 @@ async def test_a_link_leads_to_the_page(evil: Page, url: str) -> None:
     """Who follows a link, for example from a chat, sees the page with its style and script."""
     await evil.get_by_role("link").click()
     await evil.wait_for_url(url)
-    assert await evil.locator("tbody.remediation").count() == 11
+    assert await evil.locator(".lanes rect.bar").count() == 11
     assert await evil.evaluate("getComputedStyle(document.body).margin") == "0px"
 
 
@@ -155,5 +155,5 @@ async def test_a_name_that_is_made_to_resolve_to_loopback(
     await page.evaluate(SEND, [rebound, DELIVERY])
     assert inbox.groups == []
     await page.goto(url)
-    assert await page.locator("tbody.remediation").count() == 11
+    assert await page.locator(".lanes rect.bar").count() == 11
     await page.close()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.pages import Showcase
 
 OPEN = Guard(None, certificate=False)
-VOID = frozenset({"meta", "link", "img", "input", "br", "wbr", "path", "circle", "rect"})
+VOID = frozenset({"meta", "link", "img", "input", "br", "wbr"})
 INLINE = frozenset({"a", "bdi", "code", "span", "strong", "time", "svg", "q", "button", "wbr"})
 
 
@@ -52,6 +52,10 @@ class Element:
         matching = self.all(tag, css, **attributes)
         assert len(matching) == 1, f"{tag}.{css} {attributes}: there are {len(matching)}"
         return matching[0]
+
+    def find_items(self) -> list[Element]:
+        """Find the items of a list, without those of lists in it."""
+        return [child for child in self.children if isinstance(child, Element)]
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from openfero_gitops.admission.decide import Refuse, Wait
-from openfero_gitops.domain.remediation import FINAL
+from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web.pages.urgent import next_command
 from openfero_gitops.web.timeline import LOOKS, SPAN, Grouping, draw, list_marks
 
@@ -40,8 +40,8 @@ def build_day(visit: Visit) -> dict[str, Any]:
     decisions = state.decisions()
     current = sorted(
         (r for r in remediations if r.phase not in FINAL),
-        # What runs is first, then what waits; each the oldest first.
-        key=lambda r: (r.waiting, r.order),
+        # What runs is first, then what has started otherwise, then what waits; the oldest first.
+        key=lambda r: (r.waiting, r.phase is not Phase.RUNNING, r.order),
     )
 
     def effect_of(remediation: Remediation) -> Effect | None:
