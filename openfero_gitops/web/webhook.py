@@ -91,15 +91,7 @@ def add_webhook(
                     response = _response(answer)
         except CLIENT_ERRORS as error:
             response = problem_of(error, request, items=[])
-            if not isinstance(error, web.HTTPServiceUnavailable):  # the guard logged its block
-                # Alertmanager repeats none but 503, so this log entry is the only trace.
-                _log.warning(
-                    "delivery refused",
-                    code=response.status,
-                    path=request.path,
-                    sender=request.remote,
-                    error=" ".join(str(error).split()),
-                )
+            _log_refusal(request, response.status, error)
             count_refusal(error)
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"
@@ -131,6 +123,19 @@ def add_webhook(
     for operation in (DELIVER, DELIVER_TO_ALERT):
         serve(app, operation, deliver, also=[f"{operation.path}/"])
     serve(app, ALERTS_OK, get, also=[f"{ALERTS_OK.path}/"])
+
+
+def _log_refusal(request: web.Request, code: int, error: Exception) -> None:
+    """Log a refused delivery. Alertmanager repeats none but 503, so nothing else may mention it."""
+    if isinstance(error, web.HTTPServiceUnavailable):
+        return  # a client that tries wrong credentials; the guard logged it
+    _log.warning(
+        "delivery refused",
+        code=code,
+        path=request.path,
+        sender=request.remote,
+        error=" ".join(str(error).split()),
+    )
 
 
 def _response(answer: Answer) -> web.Response:
