@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.server import Server
 
 #: Need no authentication: probes, metrics, and files that are the same in each installation.
-OPEN = re.compile("/(livez|readyz|healthz|readiness|startupz|metrics|static/.*|swagger/.+)")
+OPEN = re.compile("/(livez|readyz|healthz|readiness|startupz|metrics|static/.*)")
 #: The only routes that read a body. Of these, only the webhook and the push hook change anything.
 WITH_BODY = {"/alerts", "/alerts/", "/alert", "/alert/", "/hooks/git", "/explain", "/api/explain"}
 
