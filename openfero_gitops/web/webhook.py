@@ -120,8 +120,8 @@ def add_webhook(
         return web.json_response("OK")
 
     # People write a trailing slash.
-    for operation in (DELIVER, DELIVER_TO_ALERT):
-        serve(app, operation, deliver, also=[f"{operation.path}/"])
+    serve(app, DELIVER, deliver, also=[f"{DELIVER.path}/"])
+    serve(app, DELIVER_TO_ALERT, deliver, also=[f"{DELIVER_TO_ALERT.path}/"])
     serve(app, ALERTS_OK, get, also=[f"{ALERTS_OK.path}/"])
 
 
