@@ -12,17 +12,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from openfero_gitops.admission.decide import Wait
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, SourceError
-from openfero_gitops.inspection.trace import newest
+from openfero_gitops.inspection.trace import newest, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from openfero_gitops.audit.verify import Verification
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.web.ports import JobReader
+    from openfero_gitops.inspection.trace import Trace
+    from openfero_gitops.web.ports import JobReader, ReplicaState
 
-    Object = Mapping[str, Any]
+    Object = dict[str, Any]
     Verify = Callable[[Object], Awaitable[Verification]]
 
 _READ_SECONDS: Final = 3.0
@@ -102,7 +105,7 @@ class EvidenceReader:
         if job is not None and job["metadata"].get("uid") != uid:
             job = None
             missing.append("the Job was deleted, and another one has its name")
-        owned = newest([pod for pod in pods or () if _is_owned(pod, uid)])
+        owned = owned_pods(pods or (), remediation)
         proof: list[str] = []
         of_pods, logs, verification = await asyncio.gather(
             self._pod_events(owned[:_MAX_PODS_WITH_EVENTS], missing),
@@ -211,6 +214,11 @@ def container_names(pod: Object) -> list[str]:
     ]
 
 
+def owned_pods(pods: Sequence[Object], remediation: Remediation) -> list[Object]:
+    """The Pods that the Job owns, the newest first."""
+    return newest([pod for pod in pods if _is_owned(pod, remediation.uid)])
+
+
 def _is_owned(pod: Object, uid: str) -> bool:
     owners = pod["metadata"].get("ownerReferences") or ()
     return any(owner.get("uid") == uid for owner in owners)
@@ -231,3 +239,20 @@ async def _or_missing(what: str, reading: Awaitable[_T], missing: list[str]) -> 
 
 async def _nothing() -> list[ContainerLog]:
     return []
+
+
+def trace_of(
+    remediation: Remediation, evidence: Evidence, state: ReplicaState, now: datetime
+) -> Trace:
+    """Collect what is known of a remediation, from this replica and from what was read."""
+    decision = state.decisions().get(remediation.key)
+    return trace(
+        remediation,
+        evidence.job or {"metadata": {}},
+        incident=[r for r in state.remediations() if r.incident == remediation.incident],
+        pods=evidence.pods,
+        events=evidence.events,
+        approval_verified=state.is_approval_verified(remediation),
+        now=now,
+        wait=decision if isinstance(decision, Wait) and remediation.waiting else None,
+    )

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from openfero_gitops.admission.decide import Wait
 from openfero_gitops.audit.verify import Proof
 from openfero_gitops.catalog.yaml.dump import to_yaml
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.rule import format_pointer
-from openfero_gitops.inspection.trace import Step, Trace, trace
-from openfero_gitops.web.evidence import Evidence, EvidenceReader
+from openfero_gitops.inspection.trace import Step, Trace
+from openfero_gitops.web.evidence import Evidence, EvidenceReader, trace_of
 from openfero_gitops.web.highlight import HighlightedText, highlight
 from openfero_gitops.web.pages.remediation_rows import row_of
 
@@ -131,23 +130,6 @@ def _find(state: ReplicaState, match: Mapping[str, str]) -> Remediation:
             "your cluster, may tell more."
         )
     return remediation
-
-
-def trace_of(
-    remediation: Remediation, evidence: Evidence, state: ReplicaState, now: datetime
-) -> Trace:
-    """Collect what is known of a remediation, from this replica and from what was read."""
-    decision = state.decisions().get(remediation.key)
-    return trace(
-        remediation,
-        evidence.job or {"metadata": {}},
-        incident=[r for r in state.remediations() if r.incident == remediation.incident],
-        pods=evidence.pods,
-        events=evidence.events,
-        approval_verified=state.is_approval_verified(remediation),
-        now=now,
-        wait=decision if isinstance(decision, Wait) and remediation.waiting else None,
-    )
 
 
 def build(visit: Visit, links: RepositoryLinks) -> dict[str, Any]:
