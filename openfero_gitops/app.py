@@ -71,11 +71,14 @@ from openfero_gitops.notifications.notifier import Notifier
 from openfero_gitops.settings import WebAuth
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
+from openfero_gitops.verification import JobVerifier
 from openfero_gitops.web.auth import Credentials, Door, Guard, SecretLines
 from openfero_gitops.web.connections.table import ConnectionLimits
+from openfero_gitops.web.evidence import EvidenceReader
 from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.proxies import TrustedProxies
+from openfero_gitops.web.repository_links import RepositoryLinks
 from openfero_gitops.web.server import Server, parse_address
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.publisher import EventPublisher
@@ -300,6 +303,16 @@ class Controller:
         )
         self._publisher = EventPublisher(jobs=self.view, state=state, publish=self._streams.publish)
         self.metrics.event_streams(lambda: len(self._streams))
+        verifier = JobVerifier(
+            source,
+            self.syncer.scope,
+            active=self._catalog,
+            signed=settings.verify is not Verify.NONE,
+            store=self._config_maps,
+            mirror_keys=self._mirror_keys,
+            now=_now,
+        )
+        self._evidence = EvidenceReader(jobs, verifier.verify)
         self.server = self._build_server(state)
 
     def _build_state(self, cluster: str) -> State:
@@ -338,6 +351,8 @@ class Controller:
             streams=self._streams,
             deliveries=self.submitter,
             exposition=self.metrics,
+            evidence=self._evidence,
+            links=RepositoryLinks(settings.repo, settings.commit_url, settings.file_url),
             webhook_guard=Guard(
                 _credentials(settings.webhook_auth, settings.webhook_credentials_file),
                 certificate=settings.client_ca_file is not None,

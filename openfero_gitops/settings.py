@@ -45,6 +45,7 @@ from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.network import Network, parse_network
 from openfero_gitops.domain.quantity import format_size, parse_size
 from openfero_gitops.domain.signature import Verify
+from openfero_gitops.domain.url_template import check_template
 
 ENVIRONMENT_PREFIX: Final = "OPENFERO_GITOPS_"
 #: The variable with the path of the settings file.
@@ -154,6 +155,8 @@ Networks = Annotated[
     tuple[Annotated[Network, PlainValidator(_network)], ...], NoDecode, BeforeValidator(_split)
 ]
 Url = Annotated[str, AfterValidator(_url)]
+#: Of a link; an empty one is not used.
+Template = Annotated[str, AfterValidator(check_template)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_split)]
 Hosts = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split)]
 
@@ -365,6 +368,17 @@ class Settings(BaseSettings):
         "",
         description="Address under which people reach the pages, for links in the alerts that are "
         "sent to Alertmanager.",
+    )
+    commit_url: Template = Field(
+        "",
+        description="Address of a commit on your forge, with {commit}, for links on the pages. "
+        "Default: derived from --repo for GitHub, GitLab, Gitea, Forgejo, Gogs, Bitbucket and "
+        "Azure DevOps, where the host name contains the name of the forge.",
+    )
+    file_url: Template = Field(
+        "",
+        description="Address of a file at a commit on your forge, with {commit} and {path}. "
+        "Default: as of --commit-url.",
     )
     hook_secret_file: Path | None = Field(
         None,

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.audit.verify import (
+    ActiveRevisions,
     Proof,
     Verification,
     find_objections,
@@ -23,17 +24,19 @@ from openfero_gitops.audit.verify import (
 )
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import load_catalog
+from openfero_gitops.catalog.mirror import HEAD, read_history
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.errors import CatalogRefusal, SourceError, Unverified
 from openfero_gitops.domain.text import shown
 from openfero_gitops.jobs.observe import read_remediation
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
-    from openfero_gitops.audit.verify import ActiveRevisions
     from openfero_gitops.catalog.build import Scope
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.ports import History
+    from openfero_gitops.ports import ConfigMaps, History
 
     Job = Mapping[str, Any]
 
@@ -108,17 +111,22 @@ class JobVerifier:
         *,
         active: Callable[[], Catalog | None],
         signed: bool,
-        record: Callable[[], Awaitable[ActiveRevisions | None]],
+        store: ConfigMaps,
+        mirror_keys: Callable[[], Sequence[bytes]],
+        now: Callable[[], datetime],
     ) -> None:
         """Take the history, and the settings with which the controller reads it.
 
-        `active` returns the active catalog, and `record` when which commit was active.
+        `active` returns the active catalog; `store` has the record of when which commit was active,
+        which is signed with one of `mirror_keys` if there are any.
         """
         self._source = source
         self._scope = scope
         self._active = active
         self._signed = signed
-        self._record = record
+        self._store = store
+        self._mirror_keys = mirror_keys
+        self._now = now
         self._memo = FileMemo(scope.kubernetes_version)
         self._one = asyncio.Lock()
         self._last: Catalog | None = None
@@ -171,3 +179,8 @@ class JobVerifier:
             signed=self._signed,
             record=await self._record(),
         )
+
+    async def _record(self) -> ActiveRevisions:
+        head = await self._store.get(HEAD)
+        history = read_history(head, self._mirror_keys()) if head else RevisionHistory()
+        return ActiveRevisions(history, self._now())

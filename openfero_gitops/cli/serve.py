@@ -32,7 +32,9 @@ _TEXTS: Final = {
     "web_listen": "ADDRESS",
     "allowed_host": "HOST",
     "alertmanager_url": "URL",
+    "commit_url": "URL",
     "external_url": "URL",
+    "file_url": "URL",
     "identity": "NAME",
 }
 

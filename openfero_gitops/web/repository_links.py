@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from openfero_gitops.domain.catalog import is_commit
+from openfero_gitops.domain.url_template import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 #: `git@HOST:PATH`, as SSH writes it; a drive letter or a path is none.
 _SCP: Final = re.compile(r"(?:[^@/:\s]+@)?([^@/:\s]{2,}):(?!/)(\S+)")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
-_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_PLACEHOLDERS: Final = frozenset({"commit", "path"})
 #: Hosts of public forges whose names do not contain the name of their software.
 _KNOWN_HOSTS: Final[Mapping[str, str]] = {
     "codeberg.org": "forgejo",
@@ -117,7 +116,7 @@ class RepositoryLinks:
         if not is_commit(commit):
             return ""
         if self.commit_url and repository == self.repository:
-            return _filled(self.commit_url, commit, "")
+            return fill(self.commit_url, commit, "")
         found = _find(repository)
         return found[0].commit(found[1], commit) if found else ""
 
@@ -126,39 +125,9 @@ class RepositoryLinks:
         if not is_commit(commit) or not path or not _is_plain(path):
             return ""
         if self.file_url and repository == self.repository:
-            return _filled(self.file_url, commit, path)
+            return fill(self.file_url, commit, path)
         found = _find(repository)
         return found[0].file(found[1], commit, quote(path)) if found else ""
-
-
-def check_template(text: str) -> str:
-    """Return the template of a link.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    text = text.strip()
-    if not text:
-        return ""
-    unknown = set(_PLACEHOLDER.findall(text)) - _PLACEHOLDERS
-    if unknown or "{commit}" not in text:
-        raise ValueError("must contain {commit}, and may contain {path}, but no other placeholder")
-    address = _filled(text, "0" * 40, "path")
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must begin with http://HOST/ or https://HOST/")
-    if "@" in parts.netloc:
-        raise ValueError("must not contain credentials: everybody who reads the pages sees it")
-    if not text.isascii() or not text.isprintable() or any(c in text for c in ' "<>\\^`|'):
-        raise ValueError("contains characters that are not allowed in a URL")
-    return text
-
-
-def _filled(template: str, commit: str, path: str) -> str:
-    return template.replace("{commit}", commit).replace("{path}", quote(path))
 
 
 def _find(repository: str) -> tuple[_Forge, _Place] | None:

@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.api.explain import add_explain
+from openfero_gitops.web.api.remediation import add_remediation
 from openfero_gitops.web.connections.acceptor import Acceptor, HttpConnection
 from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.errors import problems
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.connections.table import TrackedConnection
+    from openfero_gitops.web.evidence import EvidenceReader
     from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
+    from openfero_gitops.web.repository_links import RepositoryLinks
     from openfero_gitops.web.stream.streams import EventStreams
     from openfero_gitops.web.tls import TlsFiles
     from openfero_gitops.web.webhook import Intake
@@ -110,6 +113,8 @@ class Server:
         streams: EventStreams,
         deliveries: Deliveries,
         exposition: Exposition,
+        evidence: EvidenceReader,
+        links: RepositoryLinks,
         webhook_guard: Guard,
         web_guard: Guard,
         listen: Address,
@@ -146,9 +151,26 @@ class Server:
             apps=[listener.app for listener in self._listeners],
         )
         add_explain(pages.app, state, web_guard, self._turns, now=_utc_now, budget=intake.budget)
+        add_remediation(
+            pages.app,
+            state,
+            web_guard,
+            self._turns,
+            now=_utc_now,
+            evidence=evidence,
+            links=links,
+        )
         add_events(pages.app, streams, web_guard)
         add_swagger(pages.app, web_guard)
-        add_pages(pages.app, state, web_guard, self._turns, budget=intake.budget)
+        add_pages(
+            pages.app,
+            state,
+            web_guard,
+            self._turns,
+            budget=intake.budget,
+            evidence=evidence,
+            links=links,
+        )
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []

@@ -20,11 +20,13 @@ from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.hooks import PushHook
+from openfero_gitops.web.repository_links import RepositoryLinks
 from openfero_gitops.web.server import Address, Server, runner_of
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.streams import EventStreams
 from openfero_gitops.web.webhook import Intake
 from tests.support import pages
+from tests.support.evidence import sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -70,8 +72,11 @@ def created(alert: Alert) -> Item:
 
 def local_server(**changes: Any) -> Server:
     """Make the controller's server, on a free port of loopback and without authentication."""
+    state = pages.busy(datetime.now(UTC))
     options: dict[str, Any] = {
-        "state": pages.busy(datetime.now(UTC)),
+        "state": state,
+        "evidence": sample(state),
+        "links": RepositoryLinks(),
         "streams": EventStreams(EventHistory("test")),
         "deliveries": Inbox(),
         "exposition": Metrics("1.2.3"),
