@@ -354,7 +354,7 @@ async def test_no_path_leads_out_of_the_static_files() -> None:
         (b"GET /livez HTTP/1.1", 200),
         (b"GET /metrics HTTP/1.1", 200),
         (b"GET / HTTP/1.1", 200),
-        (b"GET /?phase=wrong HTTP/1.1", 400),
+        (b"GET /remediations?phase=wrong HTTP/1.1", 400),
         (b"GET /static/page.js HTTP/1.1", 200),
         (b"GET /static/nothing.js HTTP/1.1", 404),
         (b"GET /api/sync HTTP/1.1", 200),
