@@ -16,6 +16,9 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
+from openfero_gitops.web.stream.history import EventHistory
+from openfero_gitops.web.stream.route import add_events
+from openfero_gitops.web.stream.streams import EventStreams
 from tests.support import pages
 from tests.support.chromium import chromium
 from tests.support.pages import COMMIT, Showcase, remediation
@@ -78,6 +81,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.list = f"{self.url}remediations"
         self.requests = 0
+        self.starts = 0
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -89,7 +93,10 @@ class Site:
             response: web.StreamResponse = await handler(request)
             return response
 
+        self.streams = EventStreams(EventHistory(f"start{self.starts}"))
+        self.starts += 1
         app = web.Application(middlewares=[count, problems])
+        add_events(app, self.streams, Guard(None, certificate=False))
         add_pages(app, self.shown, Guard(None, certificate=False))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
@@ -98,6 +105,7 @@ class Site:
     async def stop(self) -> None:
         """Stop listening; can be called more than once."""
         if self._runner is not None:
+            self.streams.close()
             await self._runner.cleanup()
             self._runner = None
 

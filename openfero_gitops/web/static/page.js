@@ -1,10 +1,15 @@
-// Refreshes the page: fetches it every few seconds and changes in place what differs, so that
-// open rows, the focus, a selection and the scroll position stay. The page also works without
-// this script.
+// Refreshes the page: fetches it when the controller says that something changed, and changes in
+// place what differs, so that open rows, the focus, a selection and the scroll position stay. The
+// page also works without this script.
 "use strict";
 
 (() => {
-  const REFRESH_MS = 5000;
+  const POLL_MS = 5000; // between refreshes without events
+  const SLOW_POLL_MS = 30000; // between refreshes with events: some things change without one
+  const MIN_PAUSE_MS = 1000; // between refreshes that events cause
+  const PAUSE_FACTOR = 5; // a pause is so many times as long as the last answer took
+  const LISTEN_AGAIN_MS = 30000; // after the event stream was refused
+  const EVENT_TYPES = ["remediation", "alert", "sync", "leadership", "pause", "health", "reset"];
   const TIMEOUT_MS = 8000; // of one request
   const TYPING_DELAY_MS = 200; // before the filter applies what was typed
 
@@ -22,7 +27,14 @@
   let clockOffset = Date.parse(shownAt) - Date.now(); // the controller's clock minus ours
   let unreachableSince = null;
   let timer = 0;
-  let request = null;
+  let request = null; // the last one
+  let waiting = false; // for its answer
+  let changed = false; // something changed meanwhile
+  let requestedAt = 0;
+  let answerMs = 0; // how long it took
+  let events = null; // the event stream
+  let listening = false; // whether it is open
+  let listenTimer = 0;
   let shownFilter = location.search;
   let highlighting = false; // whether added rows are new, and not only matched by a new filter
 
@@ -145,7 +157,7 @@
       unreachable.replaceChildren(
         `The controller cannot be reached (${reason}). First failure: `,
         Object.assign(document.createElement("span"), { className: "first-failure" }),
-        `. This page shows the state at ${shownAt}. Retrying every ${REFRESH_MS / 1000} s.`,
+        `. This page shows the state at ${shownAt}. Retrying every ${POLL_MS / 1000} s.`,
       );
       unreachable.hidden = false;
       document.title = `unreachable · ${document.title}`;
@@ -161,6 +173,9 @@
     request?.abort();
     const controller = (request = new AbortController());
     const deadline = setTimeout(() => controller.abort(), TIMEOUT_MS);
+    waiting = true;
+    changed = false;
+    requestedAt = performance.now();
     try {
       // Not a relative address: fetch() refuses one if the page has credentials in its address.
       const response = await fetch(location.origin + location.pathname + location.search, {
@@ -177,26 +192,80 @@
       showUnreachable(controller.signal.aborted ? `no response within ${TIMEOUT_MS / 1000} s` : error.message);
     } finally {
       clearTimeout(deadline);
-      if (controller === request) schedule();
+      if (controller === request) {
+        waiting = false;
+        answerMs = performance.now() - requestedAt;
+        if (changed) refreshSoon();
+        else schedule(listening && unreachableSince === null ? SLOW_POLL_MS : POLL_MS);
+      }
     }
   }
 
-  function schedule() {
+  function schedule(delay) {
     clearTimeout(timer);
-    if (refreshing && !document.hidden) timer = setTimeout(refresh, REFRESH_MS);
+    if (refreshing && !document.hidden) timer = setTimeout(refresh, delay);
+  }
+
+  // At once if the last refresh was a while ago. Where answers take long, because the page is large
+  // or many people look, all of them wait longer.
+  function refreshSoon() {
+    changed = true;
+    if (waiting) return;
+    const pause = Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * answerMs);
+    schedule(Math.max(0, requestedAt + pause - performance.now()));
+  }
+
+  // Events: each says that something changed. Only a visible tab listens, since a browser opens few
+  // connections to one server.
+
+  function listen() {
+    clearTimeout(listenTimer);
+    if (events || !refreshing || document.hidden || !window.EventSource) return;
+    events = new EventSource(new URL(main.dataset.events, location.origin + location.pathname));
+    for (const type of EVENT_TYPES) events.addEventListener(type, refreshSoon);
+    events.addEventListener("open", () => (listening = true));
+    events.addEventListener("error", () => {
+      listening = false;
+      if (events.readyState === EventSource.CLOSED) {
+        stopListening();
+        listenTimer = setTimeout(listen, LISTEN_AGAIN_MS);
+      }
+      refreshSoon(); // is the controller still there?
+    });
+  }
+
+  function stopListening() {
+    clearTimeout(listenTimer);
+    events?.close();
+    events = null;
+    listening = false;
+  }
+
+  function start() {
+    refresh();
+    listen();
+  }
+
+  function stop() {
+    clearTimeout(timer);
+    stopListening();
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) clearTimeout(timer);
-    else if (refreshing) refresh();
+    if (document.hidden) stop();
+    else if (refreshing) start();
+  });
+  window.addEventListener("pagehide", stop);
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && refreshing) start();
   });
 
   button.addEventListener("click", () => {
     refreshing = !refreshing;
     button.setAttribute("aria-pressed", String(refreshing));
-    if (refreshing) refresh();
+    if (refreshing) start();
     else {
-      clearTimeout(timer);
+      stop();
       if (unreachableSince === null) showReachable();
     }
   });
@@ -298,5 +367,6 @@
   root.classList.add("js");
   showReachable();
   setInterval(tick, 1000);
-  schedule();
+  schedule(POLL_MS);
+  listen();
 })();

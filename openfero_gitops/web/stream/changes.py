@@ -13,6 +13,7 @@ from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.sync import SyncStatus
 from openfero_gitops.domain.text import printable
 from openfero_gitops.web.stream.models import (
+    HealthChanged,
     LeadershipChanged,
     PauseChanged,
     RemediationChanged,
@@ -22,9 +23,10 @@ from openfero_gitops.web.stream.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.domain.effect import Effect
+    from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.web.stream.models import EventBody
@@ -42,6 +44,7 @@ class Observation:
     sync: SyncStatus = field(default_factory=SyncStatus)
     leadership: Leadership = field(default_factory=Leadership)
     pause: Pause | None = None
+    conditions: Sequence[Condition] = ()
 
 
 def list_changes(
@@ -57,6 +60,7 @@ def list_changes(
         *_sync_changes(before.sync, after.sync),
         *_leadership_changes(before.leadership, after.leadership),
         *_pause_changes(before.pause, after.pause),
+        *_health_changes(before.conditions, after.conditions),
         *_remediation_changes(before.remediations, after.remediations, effect),
     ]
 
@@ -134,6 +138,21 @@ def _sync_changes(before: SyncStatus, after: SyncStatus) -> Iterator[SyncChanged
 
 def _refusal(status: SyncStatus) -> tuple[str, str] | None:
     return (status.refused.commit, status.refused.reason) if status.refused else None
+
+
+def _health_changes(
+    before: Sequence[Condition], after: Sequence[Condition]
+) -> Iterator[HealthChanged]:
+    if (body := _health(after)) != _health(before):
+        yield body
+
+
+def _health(conditions: Sequence[Condition]) -> HealthChanged:
+    failing = [condition for condition in conditions if not condition.holds]
+    return HealthChanged(
+        healthy=all(condition.advice for condition in failing),
+        failing=tuple(condition.name for condition in failing),
+    )
 
 
 def _leadership_changes(before: Leadership, after: Leadership) -> Iterator[LeadershipChanged]:

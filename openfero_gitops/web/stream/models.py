@@ -21,6 +21,7 @@ class EventType(StrEnum):
     SYNC = "sync"
     LEADERSHIP = "leadership"
     PAUSE = "pause"
+    HEALTH = "health"
     RESET = "reset"
 
 
@@ -76,6 +77,13 @@ class PauseChanged(_Data):
     until: datetime | None = Field(default=None, description="When the pause ends by itself.")
 
 
+class HealthChanged(_Data):
+    """The replica began or ceased to lack something that it needs."""
+
+    healthy: bool
+    failing: tuple[str, ...] = Field(description="Names of the conditions that do not hold.")
+
+
 class Reset(_Data):
     """Events were missed, or too many things changed at once: read the lists again."""
 
@@ -83,12 +91,15 @@ class Reset(_Data):
 
 
 #: The type of an event's data.
-EventBody = RemediationChanged | SyncChanged | LeadershipChanged | PauseChanged | Reset
+EventBody = (
+    RemediationChanged | SyncChanged | LeadershipChanged | PauseChanged | HealthChanged | Reset
+)
 
 EVENT_TYPES: dict[type[EventBody], EventType] = {
     RemediationChanged: EventType.REMEDIATION,
     SyncChanged: EventType.SYNC,
     LeadershipChanged: EventType.LEADERSHIP,
     PauseChanged: EventType.PAUSE,
+    HealthChanged: EventType.HEALTH,
     Reset: EventType.RESET,
 }

@@ -93,6 +93,7 @@ class EventPublisher:
             sync=self._state.sync(),
             leadership=self._state.leadership(),
             pause=self._state.pause(),
+            conditions=self._state.conditions(),
         )
 
     def _effect(self, remediation: Remediation) -> Effect | None:

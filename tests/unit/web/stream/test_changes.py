@@ -9,12 +9,14 @@ import pytest
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.catalog import Revision
 from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
 from openfero_gitops.web.stream.changes import MAX_CHANGES, Observation, list_changes
 from openfero_gitops.web.stream.models import (
+    HealthChanged,
     LeadershipChanged,
     PauseChanged,
     RemediationChanged,
@@ -168,6 +170,17 @@ def test_leadership() -> None:
     other = observed(leadership=Leadership(leader=True, holder="b"))
     assert changes(before, renewed) == []
     assert changes(before, other) == [LeadershipChanged(holder="b", leader=True)]
+
+
+def test_health() -> None:
+    """A condition that ceases to hold is an event; another message about it is none."""
+    healthy = observed(conditions=[Condition("jobs", holds=True)])
+    failing = observed(conditions=[Condition("jobs", holds=False, message="timeout")])
+    other = observed(conditions=[Condition("jobs", holds=False, message="refused")])
+    advised = observed(conditions=[Condition("policy", holds=False, advice="Do it")])
+    assert changes(healthy, failing) == [HealthChanged(healthy=False, failing=("jobs",))]
+    assert changes(failing, other) == []
+    assert changes(healthy, advised) == [HealthChanged(healthy=True, failing=("policy",))]
 
 
 def test_pause() -> None:
