@@ -17,12 +17,14 @@ from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.stream.history import EventHistory
+from openfero_gitops.web.stream.models import Reset
 from openfero_gitops.web.stream.route import add_events
 from openfero_gitops.web.stream.streams import EventStreams
 from tests.support import pages
 from tests.support.chromium import chromium
 from tests.support.pages import COMMIT, Showcase, remediation
 from tests.support.process import free_port
+from tests.support.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -98,7 +100,10 @@ class Site:
         app = web.Application(middlewares=[count, problems])
         add_events(app, self.streams, Guard(None, certificate=False))
         add_pages(app, self.shown, Guard(None, certificate=False))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        # (The controller's own server notices by itself that a stream's client has left.)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1, handler_cancellation=True
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
 
@@ -272,6 +277,56 @@ async def test_refreshes_what_changed(site: Site, visit: Callable[..., Awaitable
     await expect(page.locator(f'.lanes a[href$="{job.key.name}"] rect.done')).to_have_count(1)
 
 
+async def test_a_change_is_seen_at_once(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """A change is visible within two seconds of its event, without a reload."""
+    reader = await visit(site.url)
+    page = reader.page
+    await until(lambda: len(site.streams))
+    await page.evaluate("window.same = true")
+    site.shown.jobs.clear()
+    site.streams.publish([Reset(reason="test")])
+    await expect(page.locator(ROWS)).to_have_count(0, timeout=2000)
+    assert await page.evaluate("window.same")
+    assert reader.complaints == []
+
+
+async def test_many_events_cause_few_requests(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """While events arrive all the time the page is fetched about once a second; else rarely."""
+    reader = await visit(site.url)
+    await until(lambda: len(site.streams))
+    await reader.later(6)
+    await until(lambda: site.requests == 2)
+    await reader.later(20)
+    assert site.requests == 2
+    for _ in range(30):
+        site.streams.publish([Reset(reason="test")])
+        await reader.page.wait_for_timeout(50)
+    await until(lambda: site.requests >= 3)
+    assert site.requests <= 5
+    requests = site.requests
+    await reader.later(2)  # the last event is not lost
+    await reader.later(31)
+    await until(lambda: site.requests > requests)
+
+
+async def test_without_events_the_page_is_fetched_regularly(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """If the event stream is refused, as by a proxy, the page is fetched every few seconds."""
+    site.streams.close()
+    reader = await visit(site.url)
+    page = reader.page
+    for requests in (2, 3, 4):
+        await page.wait_for_timeout(100)  # until the answer was shown
+        await reader.later(6)
+        await until(lambda requests=requests: site.requests >= requests)  # type: ignore[misc]
+    await expect(page.locator("#live")).to_have_text("Live")
+
+
 async def test_what_was_open_stays_open(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
@@ -341,20 +396,23 @@ async def test_auto_refresh_can_be_switched_off(
 async def test_a_hidden_tab_does_not_ask(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
-    """A hidden tab does not refresh; a visible one refreshes immediately."""
+    """A hidden tab neither refreshes nor listens; a visible one refreshes immediately."""
     reader = await visit(site.list)
     page = reader.page
     hide = """(hidden) => {
       Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
+    await until(lambda: len(site.streams))
     await page.evaluate(hide, True)  # noqa: FBT003 - what the page is told
+    await until(lambda: not len(site.streams))
     requests = site.requests
     await reader.later(60)
     assert site.requests == requests
     site.shown.jobs.clear()
     await page.evaluate(hide, False)  # noqa: FBT003 - the same
     await expect(page.locator(ROWS)).to_have_count(0)
+    await until(lambda: len(site.streams))
 
 
 async def test_the_controller_is_gone(site: Site, visit: Callable[..., Awaitable[Reader]]) -> None:

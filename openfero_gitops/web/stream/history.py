@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.web.api.shape import encode
 from openfero_gitops.web.stream.models import EVENT_TYPES, EventType, RemediationChanged, Reset
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ class EventFilter:
     A namespace selects remediations; events of other types do not belong to a namespace.
     """
 
-    types: frozenset[str] = frozenset()
+    types: frozenset[EventType] = frozenset()
     namespaces: frozenset[str] = frozenset()
 
     def accept(self, event: StoredEvent) -> bool:
         """Whether the client wants an event."""
         if event.type is EventType.RESET:
             return True
-        if self.types and event.type.value not in self.types:
+        if self.types and event.type not in self.types:
             return False
         return not (self.namespaces and event.namespace and event.namespace not in self.namespaces)
 
@@ -90,7 +91,7 @@ class EventHistory:
             self.newest += 1
             namespace = body.namespace if isinstance(body, RemediationChanged) else ""
             event_type = EVENT_TYPES[type(body)]
-            encoded = _encode(self._id(self.newest), event_type, body.model_dump_json())
+            encoded = _encode(self._id(self.newest), event_type, body)
             self._events.append(StoredEvent(self.newest, event_type, namespace, encoded))
             self._bytes += len(encoded)
         while self._events and (
@@ -140,13 +141,16 @@ class EventHistory:
 
     def reset(self) -> bytes:
         """Encode the event for a client that missed events."""
-        body = Reset(reason=_MISSED)
-        return _encode(self._id(self.newest), EventType.RESET, body.model_dump_json())
+        return _encode(self._id(self.newest), EventType.RESET, Reset(reason=_MISSED))
 
     def _id(self, number: int) -> str:
         return f"{self._start}-{number}"
 
 
-def _encode(event_id: str, event_type: EventType, data: str) -> bytes:
-    """Encode an event; JSON has no line breaks."""
-    return f"id: {event_id}\nevent: {event_type.value}\ndata: {data}\n\n".encode()
+def _encode(event_id: str, event_type: EventType, body: EventBody) -> bytes:
+    """Encode an event; its JSON has no line breaks."""
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
+        event_id.encode(),
+        event_type.value.encode(),
+        encode(body),
+    )

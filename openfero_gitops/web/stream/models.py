@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-# Used by pydantic when the classes are built.
-from datetime import datetime
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
-
+# Used by pydantic when the classes are built.
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.web.api.shape import Moment, Shape, Text
 
 
 class EventType(StrEnum):
@@ -34,60 +32,68 @@ class SyncResult(StrEnum):
     RECOVERED = "recovered"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class RemediationChanged(Shape):
+    """Event `remediation`: a remediation was created or changed, or its Job was deleted."""
 
-
-class RemediationChanged(_Data):
-    """A remediation was created or changed, or its Job was deleted."""
-
-    namespace: str
-    job: str = Field(description="Name of the Job.")
-    deleted: bool = Field(default=False, description="The Job was deleted.")
+    namespace: Text
+    job: Text
+    """Name of the Job."""
+    deleted: bool = False
+    """Whether the Job was deleted."""
     phase: Phase
-    reason: str = Field(description="Why it is in this phase; empty if there is nothing to say.")
-    effect: Effect | None = Field(description="Whether it helped; null if it has no effect.")
-    alert: str = Field(description="Name of the alert, shortened to 200 characters.")
+    reason: Text
+    """Why it is in this phase; empty if there is nothing to say."""
+    effect: Effect | None
+    """Whether it helped; null if it has no effect."""
+    alert: Text
+    """Name of the alert, at most 200 characters."""
     status: Status
-    operario: str
+    operario: Text
 
 
-class SyncChanged(_Data):
-    """A revision was activated or refused, or syncs began or ceased to fail."""
+class SyncChanged(Shape):
+    """Event `sync`: a revision was activated or refused, or syncs began or ceased to fail."""
 
     result: SyncResult
-    commit: str = Field(description="The revision; empty if it is not known.")
-    reason: str = Field(default="", description="Why it was refused, or why syncs fail.")
+    commit: Text
+    """The revision; empty if it is not known."""
+    reason: Text = ""
+    """Why it was refused, or why syncs fail."""
 
 
-class LeadershipChanged(_Data):
-    """Another replica leads, or none does."""
+class LeadershipChanged(Shape):
+    """Event `leadership`: another replica leads, or none does."""
 
-    holder: str = Field(description="Name of the leader; empty if it is not known.")
-    leader: bool = Field(description="Whether it is the replica that sends this event.")
+    holder: Text
+    """Name of the leader; empty if it is not known."""
+    leader: bool
+    """Whether it is the replica that sends this event."""
 
 
-class PauseChanged(_Data):
-    """Admission was paused or resumed, or the cause of the pause changed."""
+class PauseChanged(Shape):
+    """Event `pause`: admission was paused or resumed, or the cause of the pause changed."""
 
     paused: bool
     cause: PauseCause | None = None
-    by: str = Field(default="", description="A person or a source; empty if it is not known.")
-    reason: str = ""
-    until: datetime | None = Field(default=None, description="When the pause ends by itself.")
+    by: Text = ""
+    """A person or a source; empty if it is not known."""
+    reason: Text = ""
+    until: Moment | None = None
+    """When the pause ends by itself."""
 
 
-class HealthChanged(_Data):
-    """The replica began or ceased to lack something that it needs."""
+class HealthChanged(Shape):
+    """Event `health`: the replica began or ceased to lack something that it needs."""
 
     healthy: bool
-    failing: tuple[str, ...] = Field(description="Names of the conditions that do not hold.")
+    failing: tuple[str, ...]
+    """Names of the conditions that do not hold."""
 
 
-class Reset(_Data):
-    """Events were missed, or too many things changed at once: read the lists again."""
+class Reset(Shape):
+    """Event `reset`: events were missed, or too much changed at once. Read the lists again."""
 
-    reason: str
+    reason: Text
 
 
 #: The type of an event's data.

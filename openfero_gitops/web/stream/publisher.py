@@ -70,10 +70,11 @@ class EventPublisher:
         changed = self._jobs.subscribe()
         try:
             while True:
-                await wait_for_event(changed, _OBSERVE_SECONDS)
+                announced = await wait_for_event(changed, _OBSERVE_SECONDS)
                 changed.clear()
                 self.publish_changes()
-                await asyncio.sleep(self._interval_seconds)
+                if announced:
+                    await asyncio.sleep(self._interval_seconds)
         finally:
             self._jobs.unsubscribe(changed)
 

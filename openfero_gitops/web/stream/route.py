@@ -8,52 +8,56 @@ from openfero_gitops.web.api.operation import Operation, Reply, Tag, serve
 from openfero_gitops.web.api.parameters import QueryParameters, read_query
 from openfero_gitops.web.api.route import problem_replies
 from openfero_gitops.web.stream.history import EventFilter
-from openfero_gitops.web.stream.models import EventType
+from openfero_gitops.web.stream.models import EventBody, EventType
 
 if TYPE_CHECKING:
     from aiohttp import web
-    from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.stream.streams import EventStreams
 
+_EVENT_STREAM: Final = "text/event-stream"
+_DESCRIPTION: Final = (
+    "Server-sent events, without end. The schema is that of an event's `data`. An event says that "
+    "something changed; read what it is now from the other paths. Several changes of one "
+    "remediation within half a second are one event. A client that reconnects with the header "
+    "`Last-Event-ID` receives what it missed, or an event `reset` if that is not known any more or "
+    "the id is of another replica: read the lists again. A comment is sent every 15 s. The server "
+    "ends a stream after ten minutes, when it stops, and when a client reads too slowly."
+)
+
 
 class EventQuery(QueryParameters):
-    """Which events a client wants; a repeated parameter matches any of its values."""
+    """Filters of events: both must match; a repeated one matches any of its values."""
 
     type: tuple[EventType, ...] = ()
-    """Only events of this type."""
+    """Only events of this type; `reset` is always sent."""
     namespace: tuple[str, ...] = ()
-    """Only remediations whose Job is in this namespace."""
+    """Only remediations in this namespace. Other events have no namespace and are always sent."""
 
 
 _OPERATION: Final = Operation(
     "GET",
     "/api/events",
-    "Stream what changes, as server-sent events",
+    "Follow what changes, as server-sent events",
     Tag.CONTROLLER,
     {
-        200: Reply("The events, until the client disconnects.", str, "text/event-stream"),
+        200: Reply("The stream of events.", EventBody, _EVENT_STREAM),
         **problem_replies(400, 401, 403, 429, 500, 503),
     },
-    "With the header Last-Event-ID, the events since that one come first, if they are still known; "
-    "otherwise an event of type reset.",
+    _DESCRIPTION,
     query=EventQuery,
     head=False,
 )
 
 
 def add_events(app: web.Application, streams: EventStreams, guard: Guard) -> None:
-    """Serve the event stream."""
+    """Serve the event stream; a stream holds no turn."""
 
     async def respond(request: web.Request) -> web.StreamResponse:
         guard.check(request)
-        return await streams.respond(request, read_filter(request.query))
+        query = read_query(EventQuery, request.query)
+        wanted = EventFilter(frozenset(query.type), frozenset(query.namespace))
+        return await streams.respond(request, wanted)
 
     serve(app, _OPERATION, respond)
-
-
-def read_filter(query: MultiMapping[str]) -> EventFilter:
-    """Read which events a client wants; a repeated parameter matches any of its values."""
-    parameters = read_query(EventQuery, query)
-    return EventFilter(frozenset(parameters.type), frozenset(parameters.namespace))

@@ -9,6 +9,7 @@ from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web.stream.history import EventFilter, EventHistory
 from openfero_gitops.web.stream.models import (
+    EventType,
     LeadershipChanged,
     PauseChanged,
     RemediationChanged,
@@ -129,10 +130,10 @@ def test_a_slice_has_at_least_one_event() -> None:
     ("wanted", "expected"),
     [
         (EventFilter(), [1, 2, 3, 4]),
-        (EventFilter(types=frozenset({"remediation"})), [1, 2, 4]),
-        (EventFilter(types=frozenset({"leadership"})), [3, 4]),
+        (EventFilter(types=frozenset({EventType.REMEDIATION})), [1, 2, 4]),
+        (EventFilter(types=frozenset({EventType.LEADERSHIP})), [3, 4]),
         (EventFilter(namespaces=frozenset({"shop"})), [1, 3, 4]),
-        (EventFilter(frozenset({"remediation"}), frozenset({"bank"})), [2, 4]),
+        (EventFilter(frozenset({EventType.REMEDIATION}), frozenset({"bank"})), [2, 4]),
     ],
 )
 def test_filters(wanted: EventFilter, expected: list[int]) -> None:
