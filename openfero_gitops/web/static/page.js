@@ -211,7 +211,7 @@
   function refreshSoon() {
     changed = true;
     if (waiting) return;
-    const pause = Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * answerMs);
+    const pause = Math.min(Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * answerMs), SLOW_POLL_MS);
     schedule(Math.max(0, requestedAt + pause - performance.now()));
   }
 
