@@ -92,7 +92,7 @@ class Site:
 
         @web.middleware
         async def count(request: web.Request, handler: Any) -> web.StreamResponse:
-            self.requests += not request.path.startswith("/static/")
+            self.requests += not request.path.startswith(("/static/", "/api/"))
             response: web.StreamResponse = await handler(request)
             return response
 
@@ -286,7 +286,7 @@ async def test_a_change_is_seen_at_once(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
     """A change is visible within two seconds of its event, without a reload."""
-    reader = await visit(site.url)
+    reader = await visit(site.list)
     page = reader.page
     await until(lambda: len(site.streams))
     await page.evaluate("window.same = true")
@@ -301,7 +301,7 @@ async def test_many_events_cause_few_requests(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:
     """While events arrive all the time the page is fetched about once a second; else rarely."""
-    reader = await visit(site.url)
+    reader = await visit(site.list)
     await until(lambda: len(site.streams))
     await reader.later(6)
     await reader.is_fresh()
@@ -323,7 +323,7 @@ async def test_without_events_the_page_is_fetched_regularly(
 ) -> None:
     """If the event stream is refused, as by a proxy, the page is fetched every few seconds."""
     site.streams.close()
-    reader = await visit(site.url)
+    reader = await visit(site.list)
     page = reader.page
     for requests in (2, 3, 4):
         await reader.is_fresh()
