@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.catalog import git_show
-from openfero_gitops.domain.effect import Effect
-from openfero_gitops.domain.operario import changed_options
+from aiohttp import web
+
+from openfero_gitops.admission.decide import Refuse, Wait
+from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web.conditions import show_condition
-from openfero_gitops.web.pages.day import build_day
+from openfero_gitops.web.pages.urgent import next_command
+from openfero_gitops.web.timeline import LOOKS, SPAN, Grouping, draw, list_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
-    from openfero_gitops.domain.operario import Operario
+    from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.pages.site import Site, Visit
 
-#: Rows of a table.
-_MAX_ROWS: Final = 200
-
-T = TypeVar("T")
+_MAX_CURRENT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class OperarioRow:
-    """A row of the operarios table: non-default options, and the latest remediation.
+class CurrentJob:
+    """A remediation that is not over: what it waits for, and until when at most."""
 
-    `healed` of `decided` remediations healed their alert; the others did not.
-    """
-
-    operario: Operario
-    options: tuple[tuple[str, str], ...]
-    command: str
-    latest: Remediation | None
-    healed: int
-    decided: int
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The first rows of a table, and how many there are in total."""
-
-    rows: Sequence[Any]
-    total: int
+    remediation: Remediation
+    why: str
+    until: datetime | None
 
 
 def add(site: Site) -> None:
@@ -55,41 +40,54 @@ def add(site: Site) -> None:
 
 def build(visit: Visit) -> dict[str, Any]:
     """Compute the variables of the template."""
-    state = visit.state
-    catalog = state.catalog()
-    newest_first = sorted(state.remediations(), key=lambda r: r.order, reverse=True)
-    latest = {r.operario: r for r in reversed(newest_first)}
-    effects = Counter((r.operario, r.effect) for r in newest_first if r.started)
-    operarios = sorted(catalog.operarios if catalog else (), key=lambda operario: operario.name)
-    problems = sorted(catalog.problems if catalog else (), key=lambda p: (not p.is_error, p))
-    return build_day(visit) | {
+    by = _read_grouping(visit)
+    state, now = visit.state, visit.now
+    remediations = list(state.remediations())
+    decisions = state.decisions()
+    current = sorted(
+        (r for r in remediations if r.phase not in FINAL),
+        # What runs is first, then what has started otherwise, then what waits; the oldest first.
+        key=lambda r: (r.waiting, r.phase is not Phase.RUNNING, r.order),
+    )
+
+    def effect_of(remediation: Remediation) -> Effect | None:
+        assessment = state.effect(remediation)
+        return assessment.effect if assessment else None
+
+    marks = list_marks(remediations, state.sync(), state.leadership(), state.pause(), now)
+    return {
         "conditions": [show_condition(condition) for condition in visit.attention.conditions],
-        "catalog": catalog,
+        "catalog": state.catalog(),
         "sync": state.sync(),
         "pause": state.pause(),
-        "occupying": sum(r.occupying for r in newest_first),
-        "total": len(newest_first),
-        "operarios": _table(operarios, lambda o: _operario_row(o, latest.get(o.name), effects)),
-        "problems": _table(problems, lambda p: p),
-        "ignored": _table(catalog.ignored if catalog else (), lambda i: i),
+        "occupying": sum(r.occupying for r in remediations),
+        "total": len(remediations),
+        "timeline": draw(remediations, effect_of, marks, now, by=by),
+        "groupings": list(Grouping),
+        "looks": LOOKS,
+        "span_hours": int(SPAN.total_seconds() // 3600),
+        "current_jobs": [_current(r, decisions.get(r.key)) for r in current[:_MAX_CURRENT]],
+        "current_total": len(current),
+        "next_command": next_command,
+        "held_back": frozenset(state.not_helping()),
     }
 
 
-def _table(values: Sequence[T], make_row: Callable[[T], Any]) -> Table:
-    return Table([make_row(value) for value in values[:_MAX_ROWS]], len(values))
+def _read_grouping(visit: Visit) -> Grouping:
+    text = visit.query.get("by", Grouping.ALERT)
+    try:
+        return Grouping(text)
+    except ValueError:
+        raise web.HTTPBadRequest(
+            text=f"by={text[:40]!r} is not known; use {' or '.join(Grouping)}"
+        ) from None
 
 
-def _operario_row(
-    operario: Operario,
-    latest: Remediation | None,
-    effects: Mapping[tuple[str, Effect | None], int],
-) -> OperarioRow:
-    healed = effects.get((operario.name, Effect.HEALED), 0)
-    return OperarioRow(
-        operario,
-        changed_options(operario.options),
-        git_show(operario.origin.commit, operario.origin.path),
-        latest,
-        healed=healed,
-        decided=healed + effects.get((operario.name, Effect.NOT_HEALED), 0),
-    )
+def _current(remediation: Remediation, decision: Decision | None) -> CurrentJob:
+    if remediation.waiting:
+        if isinstance(decision, Wait):
+            return CurrentJob(remediation, decision.message or decision.reason.text, decision.until)
+        if isinstance(decision, Refuse):
+            why = f"about to be refused: {decision.message or decision.reason.text}"
+            return CurrentJob(remediation, why, None)
+    return CurrentJob(remediation, remediation.pod_waiting or remediation.message, None)
