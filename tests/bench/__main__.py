@@ -8,7 +8,17 @@ import sys
 
 import structlog
 
-from tests.bench import admission, attacks, deliveries, failover, git, storm, syncs, validate
+from tests.bench import (
+    admission,
+    attacks,
+    deliveries,
+    failover,
+    git,
+    pages,
+    storm,
+    syncs,
+    validate,
+)
 from tests.support import record
 
 MEASURES = {
@@ -17,6 +27,7 @@ MEASURES = {
     "validate": validate.main,
     "admission": admission.main,
     "failover": failover.main,
+    "pages": pages.main,
     "syncs": syncs.main,
     "storm": storm.main,
     "attacks": attacks.main,

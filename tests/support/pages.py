@@ -31,6 +31,8 @@ OLDER = "0b7e2d9c4a1f8e5360d7b2c9e4a1f6835d0c7b2e"
 REPOSITORY = "https://git.example.com/platform/operarios.git"
 NAMESPACE = "openfero-jobs"
 REPLICA = "openfero-gitops-7d9c5b-x2x4p"
+#: The pages without a variable part in their address, relative to `/`.
+ADDRESSES = ("", "remediations", "operarios", "problems", "explain")
 _STARTED = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD, Phase.SUCCEEDED, Phase.FAILED})
 
 
