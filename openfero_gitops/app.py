@@ -23,6 +23,7 @@ from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.admission.pods import PodStarts
 from openfero_gitops.admission.queue import QueueReader
+from openfero_gitops.author.diff.brief import note_behavior
 from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import LagMonitor
@@ -169,6 +170,7 @@ class Controller:
             follow_rewrites=settings.follow_rewrites,
             signed=settings.verify is not Verify.NONE,
             location=Location(settings.repo, settings.ref, normalise(settings.path)),
+            note_behavior=note_behavior,
         )
         self.syncer.on_change(lambda: self.metrics.changed(self.syncer.status.history[0].changes))
         self.lag_monitor = LagMonitor(
@@ -341,6 +343,7 @@ class Controller:
             clock=self.clock,
             watchdog=self._watchdog,
             stopping=self._stopping.is_set,
+            next_sync=lambda: self._schedule.next_run,
             now=_now,
         )
 

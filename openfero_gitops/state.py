@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.lag import LagMonitor
+    from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import About
@@ -158,6 +159,7 @@ class State:
         clock: HealthSource,
         watchdog: OptionalPart,
         stopping: Callable[[], bool],
+        next_sync: Callable[[], datetime | None],
         now: Callable[[], datetime],
     ) -> None:
         """Read from these parts; `about` does not change while the replica runs."""
@@ -176,6 +178,7 @@ class State:
         self._clock = clock
         self._watchdog = watchdog
         self._stopping = stopping
+        self._next_sync = next_sync
         self._now = now
         self._decisions = DecisionCache(view)
         self._not_helping: tuple[Mapping[JobKey, Decision], Mapping[JobKey, NotHelping]] = ({}, {})
@@ -204,6 +207,14 @@ class State:
     def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
         return self._lag_monitor.lag
+
+    def revisions(self) -> RevisionHistory:
+        """Return when which revision was active on the leader, as it is recorded."""
+        return self._lag_monitor.history
+
+    def next_sync(self) -> datetime | None:
+        """Return when the next sync begins; None if that is not known yet."""
+        return self._next_sync()
 
     def leadership(self) -> Leadership:
         """Return which replica leads."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.catalog.mirror import HEAD, read_revision
+from openfero_gitops.catalog.mirror import HEAD, read_history, read_revision
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.errors import ApiError, SourceError
 from openfero_gitops.domain.location import Location, same_repository
 from openfero_gitops.domain.sync import LagState, ReplicaLag
@@ -47,6 +48,8 @@ class LagMonitor:
         self._catalog = catalog
         self._now = now
         self._tolerance = tolerance
+        #: When which revision was active on the leader, as the leader recorded it.
+        self.history = RevisionHistory()
         #: None if nothing is mirrored or no catalog is active.
         self.lag: ReplicaLag | None = None
 
@@ -79,6 +82,7 @@ class LagMonitor:
         try:
             head = await self._store.get(HEAD)
             revision = read_revision(head) if head is not None else None
+            self.history = read_history(head) if head is not None else RevisionHistory()
         except (ApiError, SourceError) as error:
             _log.debug("cannot read the leader's revision", error=str(error))
             return

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from openfero_gitops.catalog.syncer import Syncer
-    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.catalog import Catalog, Revision
     from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
     from openfero_gitops.ports import ConfigMaps, RunningTerm
 
@@ -256,7 +256,7 @@ class Mirrorer:
             allowed_namespaces=scope.allowed_namespaces,
         )
         head = with_report(mirror.head, self._store.namespace, report, self._signing_key())
-        head = await self._with_history(head, catalog.revision.commit, stored)
+        head = await self._with_history(head, catalog.revision, stored)
         changed |= await self._write_head(head, stored, term)
         for shard in stored.stale.values():
             term.check()
@@ -271,18 +271,20 @@ class Mirrorer:
             _log.info("mirror written", commit=commit, config_maps=len(stored.names))
 
     async def _with_history(
-        self, head: dict[str, Any], commit: str, stored: _Stored
+        self, head: dict[str, Any], revision: Revision, stored: _Stored
     ) -> dict[str, Any]:
         """Add the record of active revisions, with the active commit, to a head."""
         since = self._syncer.status.active_since
-        if not commit or since is None:  # a folder has no commits
+        if not revision.commit or since is None:  # a folder has no commits
             return head
         version = stored.current.get(HEAD, {}).get("metadata", {}).get("resourceVersion", "")
         if version != self._recorded[0]:
             # A head that was deleted, or replaced by an older one, does not shorten the record.
             newest = max(self._recorded[1], await self._read_history(), key=_newest_activation)
             self._recorded = (version, newest)
-        history = self._recorded[1].activate(commit, since, self._tolerance)
+        history = self._recorded[1].activate(
+            revision.commit, since, self._tolerance, revision.author, revision.verified_signer
+        )
         return with_history(head, self._store.namespace, history, self._signing_key())
 
     async def _read_history(self) -> RevisionHistory:

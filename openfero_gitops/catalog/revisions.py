@@ -10,22 +10,29 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.domain.text import printable
 from openfero_gitops.domain.timestamp import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Enough for a day of commits, in 40 KB.
+#: Enough for a day of commits, in 100 KB.
 _MAX_ACTIVATIONS: Final = 500
+_MAX_NAME_CHARACTERS: Final = 120
 _MAX_TOLERANCE_SECONDS: Final = 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A commit, and since when it was active on the leader."""
+    """A commit, and since when it was active on the leader.
+
+    `author` and `signer` are empty if they are not recorded.
+    """
 
     commit: str
     since: datetime
+    author: str = ""
+    signer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,14 @@ class RevisionHistory:
     activations: tuple[Activation, ...] = ()
     tolerance: timedelta = timedelta(0)
 
-    def activate(self, commit: str, since: datetime, tolerance: timedelta) -> RevisionHistory:
+    def activate(
+        self,
+        commit: str,
+        since: datetime,
+        tolerance: timedelta,
+        author: str = "",
+        signer: str = "",
+    ) -> RevisionHistory:
         """Add the active commit, unless it is the newest one already."""
         tolerance = timedelta(seconds=tolerance // timedelta(seconds=1))
         newest = self.activations[-1:]
@@ -45,7 +59,8 @@ class RevisionHistory:
         if not newest or newest[0].commit != commit:
             # An earlier leader may have activated another commit after this replica did.
             since = max(since, newest[0].since) if newest else since
-            activations = (*activations, Activation(commit, since))[-_MAX_ACTIVATIONS:]
+            names = (printable(name, _MAX_NAME_CHARACTERS) for name in (author, signer))
+            activations = (*activations, Activation(commit, since, *names))[-_MAX_ACTIVATIONS:]
         return RevisionHistory(activations, tolerance)
 
     def was_active(self, commit: str, at: datetime, now: datetime) -> bool | None:
@@ -77,17 +92,28 @@ class RevisionHistory:
         return {
             "toleranceSeconds": self.tolerance // timedelta(seconds=1),
             "activations": [[entry.commit, format_time(entry.since)] for entry in self.activations],
+            # (Apart, so that earlier versions can read the rest.)
+            "people": {
+                entry.commit: [entry.author, entry.signer]
+                for entry in self.activations
+                if entry.author or entry.signer
+            },
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RevisionHistory:
         """Read `to_json`'s value; raises LookupError, TypeError or ValueError if it is none."""
         activations = []
+        people = value.get("people")
+        people = people if isinstance(people, dict) else {}  # of an earlier version
         for commit, text in value["activations"]:
             since = parse_time(text)
             if not isinstance(commit, str) or since is None:
                 raise ValueError("an activation without commit or time")
-            activations.append(Activation(commit, since))
+            author, signer = people.get(commit, ("", ""))
+            if not isinstance(author, str) or not isinstance(signer, str):
+                raise TypeError("an author or a signer is no text")
+            activations.append(Activation(commit, since, author, signer))
         seconds = value["toleranceSeconds"]
         if not isinstance(seconds, int) or not 0 <= seconds <= _MAX_TOLERANCE_SECONDS:
             raise ValueError("no tolerance")

@@ -71,6 +71,11 @@ class Schedule:
             misfire_grace_time=None,
         )
 
+    @property
+    def next_run(self) -> datetime | None:
+        """When the next run begins; None before the start."""
+        return self._job.next_run_time if self._scheduler.running else None
+
     def start(self) -> None:
         """Start, with a first run at once."""
         self._scheduler.start()

@@ -39,14 +39,19 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.catalog.build import Scope
-    from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot
+    from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile
     from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.sync import BehaviorNote
     from openfero_gitops.ports import Counts, SourceWithHistory
+
+    Roles = tuple[tuple[SourceFile, ...], tuple[SourceFile, ...]]
+    NoteBehavior = Callable[[Catalog, Catalog, Roles | None], BehaviorNote]
 
 _log = structlog.get_logger(__name__)
 
 _MAX_RECORDS: Final = 20
 _MAX_LOGGED_NAMES: Final = 20
+_RBAC_GROUP: Final = b"rbac.authorization.k8s.io"
 
 
 class Syncer:
@@ -63,12 +68,14 @@ class Syncer:
         follow_rewrites: bool = False,
         signed: bool = False,
         location: Location | None = None,
+        note_behavior: NoteBehavior | None = None,
     ) -> None:
         """Prepare for syncs; nothing is started.
 
         `follow_rewrites` also accepts a commit that does not continue the active one. `signed`
         says that the source only returns files with a verified signer. `location` is that of the
-        settings; a mirror of another one is not used.
+        settings; a mirror of another one is not used. `note_behavior` describes what a catalog
+        changes.
         """
         self._source = source
         self.scope = scope
@@ -78,6 +85,9 @@ class Syncer:
         self._follow_rewrites = follow_rewrites
         self._signed = signed
         self._location = location
+        self._note_behavior = note_behavior
+        #: The files of the active catalog with roles and bindings; None if they are not known.
+        self._roles: tuple[SourceFile, ...] | None = None
         #: The last active revision, of this process or when the mirror was written.
         self._last_active: Revision | None = None
         self._memo = FileMemo(scope.kubernetes_version)
@@ -120,6 +130,7 @@ class Syncer:
             refused_before = self.status.refused
             status = replace(self.status, last_attempt=moment)
             revision: Revision | None = None
+            snapshot: Snapshot | None = None
             self.lasting_error = None
             steps = _Steps(self._clock)
             try:
@@ -153,7 +164,7 @@ class Syncer:
             if catalog is None:
                 self.status = status
             else:
-                await self._activate(catalog, "git", status)
+                await self._activate(catalog, "git", status, snapshot)
             self._counts.synced(self.status)
             self.attempted.set()
             if self.status.refused != refused_before:
@@ -341,7 +352,13 @@ class Syncer:
             return True
         return await self._source.existed(path, snapshot.revision.commit)
 
-    async def _activate(self, catalog: Catalog, origin: str, status: SyncStatus) -> None:
+    async def _activate(
+        self,
+        catalog: Catalog,
+        origin: str,
+        status: SyncStatus,
+        snapshot: Snapshot | None = None,
+    ) -> None:
         """Swap the catalog and its status, then call the listeners."""
         errors = sum(problem.is_error for problem in catalog.problems)
         changes = await asyncio.to_thread(changes_between, self.catalog, catalog)
@@ -385,6 +402,34 @@ class Syncer:
         )
         for listener in self._listeners:
             listener()
+        await self._describe(before, catalog, snapshot)
+
+    async def _describe(
+        self, before: Catalog | None, after: Catalog, snapshot: Snapshot | None
+    ) -> None:
+        """Add to the record of an activation what it changes in behavior."""
+        old_roles, self._roles = self._roles, _roles_of(snapshot, after)
+        note_behavior = self._note_behavior
+        if before is None or note_behavior is None:
+            return
+        roles = None
+        if old_roles is not None and self._roles is not None:
+            roles = old_roles, self._roles
+        try:
+            behavior = await asyncio.to_thread(note_behavior, before, after, roles)
+        except Exception:  # noqa: BLE001 - logged; nothing depends on the description
+            _log.exception("cannot describe what the catalog changes")
+            return
+        latest, *earlier = self.status.history
+        history = (replace(latest, behavior=behavior), *earlier)
+        self.status = replace(self.status, history=history)
+
+
+def _roles_of(snapshot: Snapshot | None, catalog: Catalog) -> tuple[SourceFile, ...] | None:
+    """Return the files with roles and bindings of the snapshot that the catalog was built from."""
+    if snapshot is None or snapshot.revision != catalog.revision:
+        return None
+    return tuple(file for file in snapshot.files if _RBAC_GROUP in file.content)
 
 
 def _envelope_path(snapshot: Snapshot) -> str:

@@ -42,6 +42,24 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class BehaviorLine:
+    """A change in behavior: whether it allows more or less, of which operario, and in words."""
+
+    effect: str
+    operario: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorNote:
+    """What a catalog changes in behavior, in the words of `diff`; `more` lines are left out."""
+
+    summary: str
+    lines: tuple[BehaviorLine, ...] = ()
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SyncRecord:
     """A sync that activated a catalog, or consecutive syncs that failed with the same error.
 
@@ -55,6 +73,8 @@ class SyncRecord:
         changes: what the new catalog changes.
         steps: the duration in seconds of each step of the last one.
         error: None if it succeeded.
+        behavior: what the new catalog changes in behavior; None if there was none before, or while
+            that is not known yet.
     """
 
     at: datetime
@@ -66,6 +86,7 @@ class SyncRecord:
     changes: Changes
     steps: Mapping[str, float]
     error: str | None = None
+    behavior: BehaviorNote | None = None
 
 
 class LagState(StrEnum):

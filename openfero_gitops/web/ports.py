@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.not_helping import NotHelping
+    from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog
@@ -38,6 +40,14 @@ class ReplicaState(Protocol):
 
     def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
+        ...
+
+    def revisions(self) -> RevisionHistory:
+        """Return when which revision was active on the leader, as it is recorded."""
+        ...
+
+    def next_sync(self) -> datetime | None:
+        """Return when the next sync begins; None if that is not known yet."""
         ...
 
     def leadership(self) -> Leadership:

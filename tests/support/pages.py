@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.admission.decide import Decision, decide
 from openfero_gitops.admission.not_helping import NotHelping, list_not_helping
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.alert import Status, incident_digest
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
 from openfero_gitops.domain.health import About, Condition
@@ -51,6 +52,7 @@ class Showcase:
     paused: Pause | None = None
     beside: ReplicaLag | None = None
     approvals_verified: bool = False
+    activations: RevisionHistory = field(default_factory=RevisionHistory)
 
     def about(self) -> About:
         """Return fixed values."""
@@ -74,6 +76,14 @@ class Showcase:
     def lag(self) -> ReplicaLag | None:
         """Return how the replica compares with the leader."""
         return self.beside
+
+    def revisions(self) -> RevisionHistory:
+        """Return the record of active revisions."""
+        return self.activations
+
+    def next_sync(self) -> datetime | None:
+        """Return when the next sync begins."""
+        return self.moment + timedelta(seconds=40)
 
     def leadership(self) -> Leadership:
         """Return which replica leads."""

@@ -33,7 +33,7 @@ from openfero_gitops.domain.location import Location
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.domain.sync_report import SyncReport
 from openfero_gitops.leadership.term import TermEnded
-from tests.support.build import minutes, seconds
+from tests.support.build import REVISION, minutes, seconds
 from tests.support.workers import (
     Commits,
     Wire,
@@ -233,7 +233,11 @@ class TestWriting:
             second = (await desk.sync(disk=operario_file("disk", "new"))).revision.commit
             await asyncio.sleep(1)
             expected = RevisionHistory(
-                (Activation(first, began), Activation(second, began + seconds(101))), minutes(2)
+                (
+                    Activation(first, began, REVISION.author),
+                    Activation(second, began + seconds(101), REVISION.author),
+                ),
+                minutes(2),
             )
             assert read_history((await desk.stored())[HEAD], secrets) == expected
             for forged in (None, older):

@@ -121,3 +121,35 @@ def test_a_tolerance_is_stored_in_seconds() -> None:
     """Fractions of a second do not count."""
     record = RevisionHistory().activate("a", NOW, timedelta(seconds=90.7))
     assert record.to_json()["toleranceSeconds"] == 90
+
+
+def test_who_made_a_revision_is_recorded_with_it() -> None:
+    """Author and signer survive being written, and are cut if they are long."""
+    record = RevisionHistory().activate("a", NOW, TOLERANCE, "Ada", "key " + "k" * 500)
+
+    read = RevisionHistory.from_json(record.to_json())
+
+    assert read == record
+    [entry] = read.activations
+    assert entry.author == "Ada"
+    assert entry.signer.endswith("k…")
+
+
+@pytest.mark.parametrize("people", [None, [], {"b": ["Eve", ""]}])
+def test_a_record_of_an_earlier_version_names_nobody(people: Any) -> None:
+    """The commits and times are read all the same."""
+    value = history(("a", 0)).to_json()
+    value["people"] = people
+
+    [entry] = RevisionHistory.from_json(value).activations
+
+    assert (entry.commit, entry.author, entry.signer) == ("a", "", "")
+
+
+def test_a_damaged_name_is_an_error() -> None:
+    """A name that is no text is not shown."""
+    value = history(("a", 0)).to_json()
+    value["people"] = {"a": [5, ""]}
+
+    with pytest.raises(TypeError):
+        RevisionHistory.from_json(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from openfero_gitops.author.diff.brief import note_behavior
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.mirror import read_mirror, read_refused, write_mirror
 from openfero_gitops.catalog.schedule import Schedule
@@ -17,7 +18,7 @@ from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.domain.catalog import Snapshot
 from openfero_gitops.domain.errors import SourceError, Unusable
 from openfero_gitops.domain.pause import PauseCause
-from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncStatus
+from openfero_gitops.domain.sync import BehaviorNote, Changes, RefusedRevision, SyncStatus
 from openfero_gitops.domain.timestamp import format_time
 from tests.support import build
 from tests.support.workers import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.effort import Watch
     from openfero_gitops.catalog.files import FileReading
+    from openfero_gitops.catalog.syncer import NoteBehavior
     from openfero_gitops.domain.catalog import SourceFile
 
 SCOPE = Scope(jobs_namespace=build.JOBS_NAMESPACE, allowed_namespaces=(build.JOBS_NAMESPACE,))
@@ -46,7 +48,13 @@ DOWN = "Git repository https://git.example/ops: no connection"
 class Desk:
     """A syncer, its source, and the statuses that it reported."""
 
-    def __init__(self, source: Commits | None = None, *, follow_rewrites: bool = False) -> None:
+    def __init__(
+        self,
+        source: Commits | None = None,
+        *,
+        follow_rewrites: bool = False,
+        note_behavior: NoteBehavior | None = None,
+    ) -> None:
         self.source = source or Commits()
         self.counted: list[SyncStatus] = []
         self.syncer = Syncer(
@@ -56,6 +64,7 @@ class Desk:
             now=self.now,
             clock=seconds_so_far,
             follow_rewrites=follow_rewrites,
+            note_behavior=note_behavior,
         )
 
     def synced(self, status: SyncStatus) -> None:
@@ -187,6 +196,71 @@ class TestSwap:
         await desk.sync(disk=operario_file("disk"), node=BROKEN)
         assert threads
         assert threading.get_ident() not in threads
+
+
+ROLES = """\
+kind: Role
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: r}
+rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]
+---
+kind: RoleBinding
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: b}
+subjects: [{kind: ServiceAccount, name: default}]
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: r}
+"""
+
+
+class TestBehavior:
+    """What an activated catalog changes, in words."""
+
+    @in_virtual_time
+    async def test_it_is_recorded_with_the_activation(self) -> None:
+        """The words of `diff` are about the operarios and the roles beside them."""
+        desk = Desk(note_behavior=note_behavior)
+        await desk.sync(disk=operario_file("disk"))
+        await desk.sync(pod=operario_file("pod"), roles=ROLES)
+
+        latest, first = desk.syncer.status.history
+        assert first.behavior is None
+        assert latest.behavior is not None
+        texts = [f"{line.operario} {line.text}" for line in latest.behavior.lines]
+        assert any("openfero-pod-firing is new; it matches alert" in text for text in texts)
+        assert any("may now delete pods" in text for text in texts)
+
+    @in_virtual_time
+    async def test_a_description_that_fails_stops_no_sync(self) -> None:
+        """The catalog is active, and the error is logged."""
+
+        def fail(*_: object) -> BehaviorNote:
+            raise RuntimeError("a defect")
+
+        desk = Desk(note_behavior=fail)
+        await desk.sync(disk=operario_file("disk"))
+        with capture_logs() as logs:
+            await desk.sync(pod=operario_file("pod"))
+
+        assert set(desk.active()) == {"openfero-disk-firing", "openfero-pod-firing"}
+        assert desk.syncer.status.error is None
+        assert "cannot describe what the catalog changes" in [log["event"] for log in logs]
+
+    @in_virtual_time
+    async def test_roles_unknown_to_the_mirror_are_no_change(self) -> None:
+        """After a start from the mirror, only the operarios are compared."""
+        source = Commits()
+        first = Desk(source)
+        await first.sync(disk=operario_file("disk"), roles=ROLES)
+        catalog = first.syncer.catalog
+        assert catalog is not None
+        desk = Desk(source, note_behavior=note_behavior)
+        await desk.syncer.restore(Snapshot(catalog.revision, catalog.root, catalog.files), None)
+        await desk.sync(pod=operario_file("pod"))
+
+        behavior = desk.syncer.status.history[0].behavior
+        assert behavior is not None
+        assert behavior.lines
+        assert not [line for line in behavior.lines if "may now" in line.text]
 
 
 class TestFailure:
