@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_LINES: Final = 30
 _MAX_CHARACTERS: Final = 400
-_WINNER: Final = "alert"
+_WINNER: Final = "matching"
 
 
 def note_behavior(

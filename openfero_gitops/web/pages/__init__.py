@@ -17,6 +17,7 @@ from openfero_gitops.web.pages import (
     problems,
     remediation,
     remediations,
+    sync,
 )
 from openfero_gitops.web.pages.site import Site
 from openfero_gitops.web.repository_links import RepositoryLinks
@@ -70,4 +71,5 @@ def add_pages(
     )
     for page in _PAGES:
         page.add(site)
+    sync.add(site, links or RepositoryLinks())
     remediation.add(site, state, evidence, links or RepositoryLinks())
