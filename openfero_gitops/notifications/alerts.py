@@ -267,7 +267,7 @@ def _build(listed: _Candidate, external_url: str) -> Notification:
     }
     url = ""
     if external_url:
-        url = f"{external_url}/?q={quote(key.name)}#{key.namespace}/{key.name}"
+        url = f"{external_url}/remediations/{quote(key.namespace)}/{quote(key.name)}"
         annotations["remediation_url"] = url
     return Notification(finding.kind, dict(listed.identity), annotations, finding.since, url)
 

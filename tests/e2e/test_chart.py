@@ -76,6 +76,11 @@ FULL: Values = {
         "existingSecret": "alertmanager",
         "caKey": "ca.crt",
     },
+    "logs": {"enabled": True},
+    "repositoryLinks": {
+        "commitUrl": "https://git.example.com/c/{commit}",
+        "fileUrl": "https://git.example.com/f/{commit}/{path}",
+    },
     "externalUrl": "https://openfero.example.com",
     "tls": {"existingSecret": "certificate", "clientCaKey": "ca.crt"},
     "jobsNamespace": {
@@ -649,6 +654,17 @@ def test_workloads_may_be_listed_where_the_cluster_has_kueue(
     rule = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
     assert (rule in role["rules"]) is expected
     assert text.count("kueue.x-k8s.io]") == expected
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_logs_may_be_read_only_where_they_are_turned_on(*, enabled: bool) -> None:
+    """The right to read logs is optional: everybody who reads the pages can read them."""
+    objects = render_chart("openfero", merged(REPOSITORY, {"logs": {"enabled": enabled}}))
+    roles = {o["metadata"]["name"]: o["rules"] for o in objects if o["kind"] == "Role"}
+    rule = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
+    assert {name for name, rules in roles.items() if rule in rules} == (
+        {f"{NAME}-jobs"} if enabled else set()
+    )
 
 
 def test_the_policy_names_the_controller_and_its_namespaces() -> None:

@@ -230,11 +230,10 @@ def test_what_waits_for_approval_is_open_until_a_person_decides(
     fired = alert("Approve", host="db-1", severity="critical", prometheus_replica="p-0")
     _, answer = pair[0].deliver(fired)
     key = f"{answer['items'][0]['namespace']}/{answer['items'][0]['job']}"
-    name = key.partition("/")[2]
     label = {"alertname": "OpenFeroApprovalNeeded", "host": "db-1"}
 
     for found in eventually(lambda: everywhere(alertmanagers, **label)):
-        link = f"https://openfero.example.com/heal/?q={name}#{key}"
+        link = f"https://openfero.example.com/heal/remediations/{key}"
         assert found["labels"] == {
             **label,
             "openfero": "true",

@@ -100,10 +100,10 @@ def test_a_remediation_that_waits_for_approval_is_reported() -> None:
         "description": "Job jobs/heal-1 of operario restart at commit 111111111111 starts only if "
         "a person approves it; it is refused at 2026-11-21T04:04:05Z (max-wait)",
         "command": "openfero-gitops approve jobs/heal-1",
-        "remediation_url": "https://openfero.example/?q=heal-1#jobs/heal-1",
+        "remediation_url": "https://openfero.example/remediations/jobs/heal-1",
     }
     assert alert.starts_at == NOW
-    assert alert.url == "https://openfero.example/?q=heal-1#jobs/heal-1"
+    assert alert.url == "https://openfero.example/remediations/jobs/heal-1"
     assert is_own_alert(alert.labels)
 
 
