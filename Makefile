@@ -94,6 +94,7 @@ cluster-down: ## Stop the control plane and delete its data.
 
 docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 	@$(BIN)/python scripts/make_docs.py
+	@$(BIN)/python -m tests.support.api_table
 
 lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \

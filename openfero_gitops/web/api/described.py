@@ -26,7 +26,6 @@ DELIVER: Final = Operation(
         413: Reply("The delivery is too large.", DeliveryProblem, PROBLEM),
         415: Reply("The body is compressed.", DeliveryProblem, PROBLEM),
         422: Reply("An alert or its Job is not valid.", DeliveryProblem, PROBLEM),
-        429: Reply("Too many requests with wrong credentials.", DeliveryProblem, PROBLEM),
         503: Reply("An alert has no Job yet: repeat the delivery.", DeliveryProblem, PROBLEM),
         **problem_replies(403, 500),
     },
@@ -42,7 +41,7 @@ ALERTS_OK: Final = Operation(
     Tag.OPENFERO,
     {
         200: Reply("The text OK. A browser gets the page of alerts.", Literal["OK"]),
-        **problem_replies(401, 403, 429, 500, 503),
+        **problem_replies(401, 403, 500, 503),
     },
 )
 PUSH: Final = Operation(

@@ -8,6 +8,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from openfero_gitops.web.api.openapi import make_document
 from openfero_gitops.web.api.operation import operations_of
 from openfero_gitops.web.server import Address
+from tests.support.api_table import PAGE, with_table
 from tests.support.serving import local_server
 
 if TYPE_CHECKING:
@@ -89,3 +90,9 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
     assert {(method, path) for method, path in served if method != "HEAD"} == documented
     heads = {path for method, path in served if method == "HEAD"}
     assert heads == {path for method, path in documented if method == "GET"} - STREAMS
+
+
+def test_the_documentation_lists_every_operation() -> None:
+    """The table of docs/api.md has each operation with its summary and parameters."""
+    text = PAGE.read_text()
+    assert text == with_table(text), "run make docs"
