@@ -54,12 +54,36 @@ _MAX_AGE_SECONDS: Final = 1.0
 _REUSE_FACTOR: Final = 9.0
 
 
+class RequiredJobs:
+    """The Jobs of a view with what the active catalog requires, computed once until one changes."""
+
+    def __init__(self, view: View) -> None:
+        """Take the view; nothing is read yet."""
+        self._view = view
+        self._inputs: tuple[int, Catalog | None] = (-1, None)
+        self._jobs: Sequence[Remediation] = ()
+
+    def get(self, catalog: Catalog | None) -> Sequence[Remediation]:
+        """Return the Jobs."""
+        changes, computed_for = self._inputs
+        if changes != self._view.changes or computed_for is not catalog:
+            self._jobs = with_requirements(self._view, catalog)
+            self._inputs = (self._view.changes, catalog)
+        return self._jobs
+
+
 class DecisionCache:
     """Caches the decisions on waiting Jobs."""
 
-    def __init__(self, view: View, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        view: View,
+        clock: Callable[[], float] = time.monotonic,
+        required: RequiredJobs | None = None,
+    ) -> None:
         """Cache decisions on the Jobs of a view; `clock` returns seconds."""
         self._view = view
+        self._required = required or RequiredJobs(view)
         self._clock = clock
         self._decisions: Mapping[JobKey, Decision] = {}
         self._inputs: tuple[int, int, Pause | None] | None = None
@@ -74,7 +98,7 @@ class DecisionCache:
         stale = started >= self._until or inputs != self._inputs
         if stale and started >= self._not_before:
             pairs = decide(
-                with_requirements(self._view, catalog),
+                self._required.get(catalog),
                 catalog.envelope if catalog else None,
                 pause=pause,
                 now=now,
@@ -180,7 +204,8 @@ class State:
         self._stopping = stopping
         self._next_sync = next_sync
         self._now = now
-        self._decisions = DecisionCache(view)
+        self._required = RequiredJobs(view)
+        self._decisions = DecisionCache(view, required=self._required)
         self._not_helping: tuple[Mapping[JobKey, Decision], Mapping[JobKey, NotHelping]] = ({}, {})
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
@@ -226,8 +251,7 @@ class State:
         The waiting ones have what the active catalog requires, and the queued ones the reason that
         Kueue gives.
         """
-        remediations = with_requirements(self._view, self._syncer.catalog)
-        return map(self._with_queue_status, remediations)
+        return map(self._with_queue_status, self._required.get(self._syncer.catalog))
 
     def remediation(self, key: JobKey) -> Remediation | None:
         """Return one remediation as `remediations` does; None if it is not known."""
@@ -277,8 +301,8 @@ class State:
         decisions = self.decisions()
         if self._not_helping[0] is not decisions:
             catalog = self._syncer.catalog
-            remediations = with_requirements(self._view, catalog)
-            self._not_helping = decisions, list_not_helping(remediations, catalog, self._now())
+            jobs = self._required.get(catalog)
+            self._not_helping = decisions, list_not_helping(jobs, catalog, self._now())
         return self._not_helping[1]
 
     def conditions(self) -> Sequence[Condition]:

@@ -187,8 +187,8 @@ def draw(
     for remediation in remediations:
         if _end_of(remediation, now) >= since:
             shown.append(remediation)
-            rows[_row_name(remediation, by)].append(remediation)
-    looks = {r.key: look_of(r, effect_of(r)) for r in shown}
+            rows[_row_key(remediation, by)].append(remediation)
+    looks = {r.key: look_of(r, effect_of(r) if r.phase is Phase.SUCCEEDED else None) for r in shown}
     ordered = sorted(
         rows.items(),
         key=lambda row: (
@@ -198,8 +198,14 @@ def draw(
         reverse=True,
     )
     drawn = [
-        _draw_row(name, sorted(jobs, key=lambda r: r.order), lambda r: looks[r.key], since, now)
-        for name, jobs in ordered[:MAX_ROWS]
+        _draw_row(
+            _row_name(jobs[0], by),
+            sorted(jobs, key=lambda r: r.order),
+            lambda r: looks[r.key],
+            since,
+            now,
+        )
+        for _, jobs in ordered[:MAX_ROWS]
     ]
     newest = sorted(shown, key=lambda r: r.order, reverse=True)[:max_listed]
     present = set(looks.values())
@@ -287,6 +293,11 @@ def _end_of(remediation: Remediation, now: datetime) -> datetime:
     if remediation.phase not in FINAL:
         return now
     return remediation.finished_at or remediation.received_at
+
+
+def _row_key(remediation: Remediation, by: Grouping) -> str:
+    # (A target is canonical JSON: it need not be read to be compared.)
+    return remediation.target if by is Grouping.TARGET else _row_name(remediation, by)
 
 
 def _row_name(remediation: Remediation, by: Grouping) -> str:

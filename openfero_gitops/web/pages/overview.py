@@ -51,6 +51,8 @@ def build(visit: Visit) -> dict[str, Any]:
     )
 
     def effect_of(remediation: Remediation) -> Effect | None:
+        if remediation.effect is not None:
+            return remediation.effect
         assessment = state.effect(remediation)
         return assessment.effect if assessment else None
 
