@@ -81,3 +81,55 @@ async def test_no_session_outlives_the_ca_of_its_client(
             status, _, resumed = await asyncio.to_thread(deliver, port, client, session)
             assert not resumed
             assert status != b"HTTP/1.1 200 OK"
+
+
+async def test_a_secret_is_replaced_below_an_open_connection(
+    ours: Authority, tmp_path: Path
+) -> None:
+    """When Kubernetes swaps the folder of a Secret, open connections go on, new ones see the new.
+
+    Between the two folders, one lies there whose key belongs to another certificate.
+    """
+    pairs = {"first": ours.issue("first"), "second": ours.issue("second")}
+    mixed = (pairs["second"][0], pairs["first"][1])
+    for folder, (certificate, key) in {**pairs, "mixed": mixed}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tls.crt").write_bytes(certificate.read_bytes())
+        (tmp_path / folder / "tls.key").write_bytes(key.read_bytes())
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+
+    def swap(folder: str) -> None:
+        (tmp_path / "..new").symlink_to(folder)
+        (tmp_path / "..new").rename(tmp_path / "..data")
+
+    async def shown(port: int) -> str:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=ours.client())
+        subject = dict(pair for (pair,) in writer.get_extra_info("peercert")["subject"])
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return subject["commonName"]
+
+    async def ask() -> bytes:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"}")
+        return head.partition(b"\r\n")[0]
+
+    swap("first")
+    server = local_server(tls=load_tls(tmp_path / "tls.crt", tmp_path / "tls.key", None))
+    await server.start()
+    port = server.bound[0].port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=ours.client())
+    try:
+        for folder, expected in (("first", "first"), ("mixed", "first"), ("second", "second")):
+            swap(folder)
+            assert await shown(port) == expected
+            assert await ask() == b"HTTP/1.1 200 OK"
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        await server.stop()
