@@ -153,6 +153,10 @@ class Caller:
     address: str = ""
 
 
+#: A caller of whom nothing is known.
+ANYBODY: Final = Caller()
+
+
 class Guard:
     """The authentication that a listener requires."""
 

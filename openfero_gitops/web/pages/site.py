@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from openfero_gitops.domain.duration import format_duration
+from openfero_gitops.web.auth import ANYBODY
 from openfero_gitops.web.formats import ago, duration, http_link, rfc3339, short, visible
 from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from multidict import MultiMapping
 
-    from openfero_gitops.web.auth import Guard
+    from openfero_gitops.web.auth import Caller, Guard
     from openfero_gitops.web.bodies import BodyBudget
     from openfero_gitops.web.ports import ReplicaState
     from openfero_gitops.web.turns import Turns
@@ -68,6 +69,7 @@ class Visit:
             serve the pages under a path.
         attention: what needs a person, which every page shows.
         loaded: the result of the page's `load`; None if it has none.
+        caller: who reads the page, as far as the authentication says.
     """
 
     query: MultiMapping[str]
@@ -77,6 +79,7 @@ class Visit:
     base: str
     attention: Attention
     loaded: Any = None
+    caller: Caller = ANYBODY
 
 
 class Site:
@@ -157,12 +160,12 @@ class Site:
         current = (section or path).removeprefix("/")
 
         async def respond(request: web.Request) -> web.Response:
-            self._guard.check(request)
+            caller = self._guard.check(request)
             status = 200
             try:
                 loaded = await load(request) if load is not None else None
                 async with self.turns.take(request):
-                    visit = self._visit(request, loaded)
+                    visit = self._visit(request, loaded, caller)
                     variables = {"still": still, **build(visit)}
                     text = await self._render(template, current, visit, variables)
             except web.HTTPException as error:
@@ -170,7 +173,7 @@ class Site:
                     raise
                 status = error.status
                 async with self.turns.take(request):
-                    visit = self._visit(request, None)
+                    visit = self._visit(request, None, caller)
                     details = {"status": status, "reason": error.reason, "detail": error.text or ""}
                     text = await self._render("error.html", current, visit, details)
             response = web.Response(
@@ -185,7 +188,7 @@ class Site:
 
         return respond
 
-    def _visit(self, request: web.Request, loaded: Any) -> Visit:
+    def _visit(self, request: web.Request, loaded: Any, caller: Caller) -> Visit:
         now = self.now()
         return Visit(
             query=request.query,
@@ -195,6 +198,7 @@ class Site:
             base="../" * (request.rel_url.raw_path.count("/") - 1) or "./",
             attention=read_attention(self.state),
             loaded=loaded,
+            caller=caller,
         )
 
     async def _render(
