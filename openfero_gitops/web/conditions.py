@@ -8,35 +8,47 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from openfero_gitops.domain.health import Condition
 
-#: By the name of a condition: what is so while it holds, and what it means.
+#: By the name of a condition: what is so while it holds, and what it checks.
 _TEXTS: Final = {
-    "catalog": ("catalog active", "A catalog is active, so alerts can be matched to operarios."),
-    "jobs": ("Jobs watched", "The Jobs of all namespaces are listed and watched."),
-    "serving": ("serving", "The replica is not about to stop."),
-    "deliveries": ("Jobs can be created", "The API server accepts the Jobs of alerts."),
+    "catalog": (
+        "catalog active",
+        "Checks that a catalog is active. Without one, no alert can be matched to an operario.",
+    ),
+    "jobs": ("Jobs watched", "Checks that the Jobs of all namespaces are listed and watched."),
+    "serving": ("serving", "Checks that the replica is not about to stop."),
+    "deliveries": (
+        "Jobs can be created",
+        "Checks that the API server accepts the Jobs of alerts.",
+    ),
     "waiting jobs": (
         "room for Jobs",
-        "Fewer Jobs wait than --max-waiting allows, so alerts get further ones.",
+        "Checks that fewer Jobs wait than --max-waiting. At the limit, alerts get no further Jobs.",
     ),
-    "clock": ("clock right", "The clock agrees with the clock of the API server."),
-    "control": ("pauses read", "The ConfigMap openfero-control, with pauses, can be read."),
-    "leader": ("leader election", "The lease can be read and renewed."),
-    "in step": ("same commit as the leader", "The replica has the active commit of the leader."),
+    "clock": ("clock right", "Checks that the clock agrees with that of the API server."),
+    "control": (
+        "pauses read",
+        "Checks that the ConfigMap openfero-control, which has pauses, can be read.",
+    ),
+    "leader": ("leader election", "Checks that the lease can be read and renewed."),
+    "in step": (
+        "same commit as the leader",
+        "Checks that the replica does not stay behind the active commit of the leader.",
+    ),
     "alertmanager": (
         "notifications sent",
-        "People are notified through Alertmanager (--alertmanager-url).",
+        "Checks that people can be notified through Alertmanager (--alertmanager-url).",
     ),
     "watchdog": (
         "alerts arrive",
-        "An alert that always fires is delivered regularly (watchdog in openfero.yaml).",
+        "Checks that an alert that always fires is delivered (watchdog in openfero.yaml).",
     ),
     "foreign jobs": (
         "no foreign Jobs",
-        "No Job has the label of the controller without being created by it.",
+        "Checks that the controller created each Job that has its label.",
     ),
     "job policy": (
         "Jobs protected",
-        "An admission policy keeps users from changing Jobs of the controller.",
+        "Checks that an admission policy keeps users from changing Jobs of the controller.",
     ),
 }
 

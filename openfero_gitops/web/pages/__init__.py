@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.pages import (
+    about,
     explain,
     operarios,
     overview,
@@ -72,4 +73,5 @@ def add_pages(
     for page in _PAGES:
         page.add(site)
     sync.add(site, links or RepositoryLinks())
+    about.add(site)
     remediation.add(site, state, evidence, links or RepositoryLinks())
