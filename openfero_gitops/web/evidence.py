@@ -39,7 +39,7 @@ TAIL_LINES: Final = 200
 TAIL_BYTES: Final = 64 * 1024
 #: Of a log that is read to find its end. Where the last lines are longer, fewer are read.
 _READ_BYTES: Final = 512 * 1024
-_FEWER_LINES: Final = (TAIL_LINES, 20, 2)
+_FEWER_LINES: Final = (TAIL_LINES, 20, 2, 1)
 _COLORS: Final = re.compile("\x1b\\[[0-9;]*m")
 _NO_LOG_RIGHT: Final = (
     "the controller may not read the logs of Pods in namespace {}. To show them here, set "
