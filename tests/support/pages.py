@@ -10,9 +10,11 @@ from openfero_gitops.admission.decide import Decision, decide
 from openfero_gitops.admission.not_helping import NotHelping, list_not_helping
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.alert import Status, incident_digest
-from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
+from openfero_gitops.domain.catalog import Catalog, Envelope, Revision, SourceFile
+from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import About, Condition
 from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.pause import Pause, pause_in_git
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
@@ -148,7 +150,7 @@ def operario(name: str, alertname: str, status: Status = Status.FIRING, **change
         status=status,
         form=Form.JOB,
         options=Options(),
-        job={},
+        job={"spec": {"template": {"spec": {"containers": [{"name": "heal"}]}}}},
         namespace=None,
         origin=origin,
         spec_digest="",
@@ -418,6 +420,119 @@ def busy(moment: datetime) -> Showcase:
         failing_since=ago(minutes=21),
     )
     return Showcase(moment, active, failing, jobs)
+
+
+#: The file of the operario that has a history, with an option that has no effect.
+FILE = """\
+# Restarts a Pod that crashes again and again.
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: openfero-kubepodcrashlooping-firing
+  annotations:
+    openfero.io/matchers: 'severity="critical", namespace!~"kube-.*"'
+    openfero.io/max-concurrent: "3"
+spec:
+  template:
+    labels: {team: shop}
+    spec:
+      serviceAccountName: restarter
+      restartPolicy: Never
+      containers:
+        - name: heal
+          image: registry.example/kubectl:1.36
+          command: [kubectl, delete, pod, "$(OPENFERO_POD)"]
+          envFrom:
+            - secretRef: {name: credentials}
+"""
+
+
+def with_history(moment: datetime) -> Showcase:
+    """Make a replica whose operario ran often, under two commits of which the newer is worse."""
+    name, path = "openfero-kubepodcrashlooping-firing", "kubepodcrashlooping/firing.yaml"
+    container = {"name": "heal", "envFrom": [{"secretRef": {"name": "credentials"}}]}
+    pod_spec = {"serviceAccountName": "restarter", "containers": [container]}
+    tested = operario(
+        name,
+        "KubePodCrashLooping",
+        options=Options(
+            matchers=(
+                Matcher("severity", Operator.EQUAL, "critical"),
+                Matcher("namespace", Operator.NOT_MATCHES, "kube-.*"),
+            ),
+            max_concurrent=3,
+            priority=5,
+        ),
+        job={"spec": {"template": {"spec": pod_spec}}},
+        spec_digest="new",
+    )
+    problem = Problem(
+        path,
+        11,
+        5,
+        "/spec/template/labels",
+        "unknown-field",
+        Severity.WARNING,
+        "field 'labels' does not exist here and is dropped",
+        "move it to spec.template.metadata.labels",
+        COMMIT,
+    )
+    active = catalog(
+        tested,
+        operario("restart-slowly", "KubePodCrashLooping"),
+        problems=(problem,),
+        files=(SourceFile(path, tested.origin.blob, FILE.encode()),),
+    )
+    jobs = []
+    for number in range(60):
+        newer = number < 20
+        healed = number % 4 == 0 if newer else number % 8 != 0
+        began = moment - timedelta(minutes=12 + 95 * number)
+        pod = "cart-0" if number < 4 else f"web-{number % 7}"
+        labels = {"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": pod}
+        ended = began + timedelta(seconds=20 + (number * 37) % 100 * (4 if newer else 1))
+        jobs.append(
+            remediation(
+                "KubePodCrashLooping",
+                Phase.SUCCEEDED if healed or number % 3 else Phase.FAILED,
+                began,
+                number=f"{number:03}",
+                labels=labels | {"number": str(number)},
+                target=canonical_json({"namespace": "shop", "pod": pod}),
+                commit=COMMIT if newer else OLDER,
+                spec_digest="new" if newer else "old",
+                finished_at=ended,
+                resolved_at=ended + timedelta(minutes=2) if healed else None,
+                effect=Effect.HEALED if healed and number != 4 else Effect.NOT_HEALED,
+                effect_at=ended + timedelta(minutes=15),
+                effect_message="still firing 15m after the Job ended",
+            )
+        )
+    jobs[0] = replace(jobs[0], effect=Effect.NOT_HEALED)
+    pod = {"alertname": "KubePodCrashLooping", "namespace": "shop", "pod": "cart-9"}
+    jobs.append(
+        remediation(
+            "KubePodCrashLooping",
+            Phase.RUNNING,
+            moment - timedelta(seconds=40),
+            labels=pod,
+            spec_digest="new",
+        )
+    )
+    jobs.append(
+        remediation(
+            "KubePodCrashLooping",
+            Phase.WAITING,
+            moment - timedelta(seconds=20),
+            labels=pod | {"container": "app"},
+            target=jobs[-1].target,
+            spec_digest="new",
+        )
+    )
+    gone = remediation(
+        "KubeJobFailed", Phase.SUCCEEDED, moment - timedelta(hours=3), operario="removed-operario"
+    )
+    return Showcase(moment, active, synced(active, moment), [*jobs, gone])
 
 
 def broken(moment: datetime) -> Showcase:

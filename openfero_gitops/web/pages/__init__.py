@@ -13,6 +13,7 @@ from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.pages import (
     about,
     explain,
+    operario,
     operarios,
     overview,
     problems,
@@ -72,6 +73,8 @@ def add_pages(
     )
     for page in _PAGES:
         page.add(site)
-    sync.add(site, links or RepositoryLinks())
+    links = links or RepositoryLinks()
+    sync.add(site, links)
     about.add(site)
-    remediation.add(site, state, evidence, links or RepositoryLinks())
+    remediation.add(site, state, evidence, links)
+    operario.add(site, links)

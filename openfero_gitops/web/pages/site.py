@@ -25,7 +25,7 @@ from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     from multidict import MultiMapping
@@ -80,6 +80,15 @@ class Visit:
     attention: Attention
     loaded: Any = None
     caller: Caller = ANYBODY
+
+
+class PageMissing(web.HTTPNotFound):
+    """There is nothing at an address; `links` (title, path) lead to what may be meant."""
+
+    def __init__(self, text: str, links: Sequence[tuple[str, str]]) -> None:
+        """Say what is missing."""
+        super().__init__(text=text)
+        self.links = links
 
 
 class Site:
@@ -174,7 +183,12 @@ class Site:
                 status = error.status
                 async with self.turns.take(request):
                     visit = self._visit(request, None, caller)
-                    details = {"status": status, "reason": error.reason, "detail": error.text or ""}
+                    details = {
+                        "status": status,
+                        "reason": error.reason,
+                        "detail": error.text or "",
+                        "links": error.links if isinstance(error, PageMissing) else (),
+                    }
                     text = await self._render("error.html", current, visit, details)
             response = web.Response(
                 text=text,
