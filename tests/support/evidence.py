@@ -79,7 +79,7 @@ class SampleReader:
             raise self.log_failure
         content = self.log_text.encode()
         lines = content.splitlines(keepends=True)[-options["tail_lines"] :]
-        content = b"".join(lines)[: options["limit_bytes"]]
+        content = b"".join(lines)[: options.get("limit_bytes")]
         yield content[: len(content) // 2]
         yield content[len(content) // 2 :]
 

@@ -138,8 +138,8 @@ class LogFollowers:
         copying: asyncio.Task[None] | None = None
         try:
             await asyncio.wait({first}, timeout=_FIRST_SECONDS)
-            if first.done() and isinstance(error := first.exception(), ApiError):
-                raise _refusal(error, namespace) from error
+            if first.done() and (error := first.exception()):
+                raise _refusal(error, namespace) if isinstance(error, ApiError) else error
             await response.prepare(request)
             copying = asyncio.create_task(_copy(first, pieces, response), name="follow a log")
             copying.add_done_callback(lambda _: stop.set())
