@@ -31,11 +31,13 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM python:3.13.11-slim-bookworm
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="openfero-gitops" \
       org.opencontainers.image.description="Alertmanager alerts run reviewed Kubernetes Jobs, once, with their commit on them." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 
 # tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
 # controller would inherit them and keep them as zombies. ssh refuses a user id without a name. gpg and
@@ -51,8 +53,11 @@ RUN apt-get update \
 
 COPY --from=build /opt/openfero-gitops /opt/openfero-gitops
 # The two MALLOC variables make glibc return freed memory to the system; without them each thread
-# keeps a hole of the size of the largest file that it has read.
+# keeps a hole of the size of the largest file that it has read. /api/about shows the two IMAGE_
+# variables.
 ENV PATH=/opt/openfero-gitops/bin:$PATH \
+    IMAGE_REVISION=${REVISION} \
+    IMAGE_CREATED=${CREATED} \
     MALLOC_ARENA_MAX=2 \
     MALLOC_MMAP_THRESHOLD_=131072 \
     PYTHONDONTWRITEBYTECODE=1 \

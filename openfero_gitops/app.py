@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops import __version__
+from openfero_gitops import __version__, build
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
@@ -327,6 +327,8 @@ class Controller:
                 jobs_namespace=namespaces.jobs,
                 allowed_namespaces=namespaces.allowed,
                 cluster=cluster,
+                commit=build.COMMIT,
+                build_date=build.DATE,
                 replica_labels=with_replica_labels(settings.replica_label),
                 settings=self._listed_settings,
             ),

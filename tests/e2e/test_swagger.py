@@ -35,11 +35,11 @@ WIDTHS = "() => [document.documentElement.scrollWidth, document.documentElement.
 
 @contextlib.asynccontextmanager
 async def _behind_proxy() -> AsyncIterator[str]:
-    """Serve the API of the busy sample state under a path; give its address."""
+    """Serve the API of the hostile sample state under a path; give its address."""
     now = datetime.now(UTC)
     inner = web.Application(middlewares=[problems])
     add_webhook(inner, Inbox(), Metrics("1.2.3"), OPEN, Intake(PayloadLimits()))
-    add_api(inner, pages.busy(now), OPEN, Turns(), now=lambda: now)
+    add_api(inner, pages.hostile(now), OPEN, Turns(), now=lambda: now)
     add_swagger(inner, OPEN)
     app = web.Application()
     app.add_subapp("/heal", inner)
@@ -79,15 +79,16 @@ async def test_the_api_is_shown_and_read_in_a_browser() -> None:
         await deliver.locator(".opblock-summary-control").click()
         await expect(deliver.locator(".responses-table")).to_be_visible()
         await expect(deliver.get_by_role("button", name="Try it out")).to_have_count(0)
-        about = page.locator("#operations-controller-get-api-about")
-        await about.locator(".opblock-summary-control").click()
-        await about.get_by_role("button", name="Try it out").click()
-        await about.get_by_role("button", name="Execute").click()
-        answer = about.locator(".live-responses-table")
+        listed = page.locator("#operations-remediations-get-api-remediations")
+        await listed.locator(".opblock-summary-control").click()
+        await listed.get_by_role("button", name="Try it out").click()
+        await listed.get_by_role("button", name="Execute").click()
+        answer = listed.locator(".live-responses-table")
         await expect(answer.locator("td.response-col_status").last).to_contain_text("200")
-        await expect(answer).to_contain_text("production-west")
+        await expect(answer).to_contain_text("<script>")
+        assert await answer.locator("script, img, iframe").count() == 0
         needed, available = await page.evaluate(WIDTHS)
     assert complaints == []
     assert needed <= available
     assert [url for url in requests if not url.startswith(origin)] == []
-    assert f"{origin}api/about" in requests
+    assert f"{origin}api/remediations?limit=100" in requests

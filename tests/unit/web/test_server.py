@@ -44,6 +44,9 @@ READING = (
     "/api/sync",
     "/api/about",
     "/api/jobs",
+    "/openapi.json",
+    "/swagger/",
+    "/swagger/swagger-ui.css",
 )
 
 

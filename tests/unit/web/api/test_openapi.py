@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,6 +64,11 @@ def test_every_parameter_and_member_is_in_camel_case(document: dict[str, Any]) -
             names |= {parameter["name"] for parameter in operation["parameters"]}
     assert {"startsAt", "continue", "from", "buildDate"} <= names
     assert [name for name in names if "_" in name] == []
+
+
+def test_the_document_has_no_markup(document: dict[str, Any]) -> None:
+    """Swagger UI renders descriptions as Markdown, but none has HTML to sanitize."""
+    assert "<" not in json.dumps(document)
 
 
 def test_every_parameter_is_described(document: dict[str, Any]) -> None:
