@@ -115,6 +115,8 @@ class RunStatsShape(Shape):
     heal_rate: float | None
     """The share of healed ones among those that healed or did not, from 0 to 1."""
     median_seconds_to_heal: float | None
+    median_seconds_to_run: float | None
+    """The median duration of the Jobs that ended."""
     dry_runs: DryRunCountsShape
     first_received_at: Moment
     last_received_at: Moment
@@ -196,6 +198,7 @@ def _run_stats(value: RunStats) -> dict[str, Any]:
         "pending": effects.pending,
         "heal_rate": None if effects.heal_rate is None else round(effects.heal_rate, 4),
         "median_seconds_to_heal": _in_seconds(effects.median_to_heal),
+        "median_seconds_to_run": _in_seconds(value.median_duration),
         "dry_runs": DryRunCountsShape(
             would_have_run=dry_runs.total,
             resolved_without_us=dry_runs.healed,

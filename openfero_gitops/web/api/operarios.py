@@ -9,6 +9,10 @@ from aiohttp import web
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.effects.stats import report_stats
 from openfero_gitops.web.api.openfero_shape import OpenferoJobShape, openfero_job_shape
+from openfero_gitops.web.api.operario_detail_shape import (
+    OperarioDetailShape,
+    operario_detail_shape,
+)
 from openfero_gitops.web.api.operario_shape import (
     OperarioListShape,
     OperarioStatsShape,
@@ -20,6 +24,7 @@ from openfero_gitops.web.api.paging import take_page
 from openfero_gitops.web.api.parameters import PagingQuery, PathParameters, QueryParameters
 from openfero_gitops.web.api.remediations import arrival
 from openfero_gitops.web.api.route import AnyRoute, Call, Route
+from openfero_gitops.web.operario_facts import read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,7 +56,7 @@ class OperarioPath(PathParameters):
 
 
 def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
-    """Return `/api/operarios`, the statistics of one, and `/api/jobs`."""
+    """Return `/api/operarios`, one operario, its statistics, and `/api/jobs`."""
 
     def operarios() -> Iterable[Operario]:
         catalog = state.catalog()
@@ -69,6 +74,12 @@ def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
         ]
         page, following = take_page(chosen, lambda operario: operario.name, call)
         return OperarioListShape(items=[operario_shape(o) for o in page], continue_=following)
+
+    def build_detail(call: Call[OperarioPath, QueryParameters]) -> OperarioDetailShape:
+        facts = read_facts(state, call.path.name, now())
+        if facts is None or facts.operario is None or facts.usage is None:
+            raise web.HTTPNotFound
+        return operario_detail_shape(facts.operario, facts.usage, facts)
 
     def build_stats(call: Call[OperarioPath, QueryParameters]) -> OperarioStatsShape:
         name = call.path.name
@@ -97,6 +108,16 @@ def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
             build_list,
             query=OperarioQuery,
             description="All filters must match; a repeated filter matches any of its values.",
+        ),
+        Route(
+            "/api/operarios/{name}",
+            "Show an operario: its file, limits, last runs, effects and problems",
+            Tag.OPERARIOS,
+            OperarioDetailShape,
+            build_detail,
+            path_parameters=OperarioPath,
+            errors=(404,),
+            description="One that is not in the active catalog has statistics only.",
         ),
         Route(
             "/api/operarios/{name}/stats",

@@ -725,6 +725,7 @@ async def test_the_shape_of_the_statistics_of_an_operario() -> None:
         "pending": 0,
         "healRate": 1.0,
         "medianSecondsToHeal": 90.0,
+        "medianSecondsToRun": 42.0,
         "dryRuns": {
             "wouldHaveRun": 0,
             "resolvedWithoutUs": 0,
