@@ -43,6 +43,7 @@ from openfero_gitops.cluster.listwatch import ListWatch
 from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits, Submitter
+from openfero_gitops.delivery.unanswered_shares import UnansweredAlerts
 from openfero_gitops.delivery.watchdog import WatchdogMonitor
 from openfero_gitops.domain.errors import (
     ApiError,
@@ -104,6 +105,8 @@ _log = structlog.get_logger(__name__)
 
 #: Time to write the remaining Events when a replica stops.
 _FLUSH_EVENTS_SECONDS: Final = 1.0
+#: Time to write the last alerts without a Job when a replica stops.
+_FLUSH_ALERTS_SECONDS: Final = 2.0
 _EXIT_STUCK: Final = 70
 #: How long a replica may be behind the leader, in addition to the sync interval.
 _LAG_TOLERANCE: Final = timedelta(minutes=1)
@@ -198,6 +201,13 @@ class Controller:
         )
         self.syncer.on_change(self._watchdog.reload)
         self.control.on_read(self._watchdog.observe)
+        self.unanswered = UnansweredAlerts(
+            store=self._config_maps,
+            identity=settings.identity,
+            now=self.clock.server_now,  # which also works while the clock is wrong
+            is_leading=lambda: self.elector.status.leader,
+            replica_labels=replica_labels,
+        )
         self.submitter = Submitter(
             jobs=jobs,
             view=self.view,
@@ -209,6 +219,7 @@ class Controller:
             limits=DeliveryLimits(waiting=settings.max_waiting),
             replica_labels=replica_labels,
             received=self._watchdog.receive,
+            answered=self.unanswered.receive,
         )
         self._admitter = Admitter(
             jobs=jobs,
@@ -470,6 +481,8 @@ class Controller:
             start("watchdog", restart_on_error(self._watchdog.run))
             start("read queues", restart_on_error(self._queue_reader.run))
             start("follow dry runs", restart_on_error(self.dry_runner.follow))
+            exits.push_async_callback(self.unanswered.flush, _FLUSH_ALERTS_SECONDS)
+            start("unanswered alerts", restart_on_error(self.unanswered.run))
             exits.push_async_callback(self._recorder.flush, _FLUSH_EVENTS_SECONDS)
             start("events", restart_on_error(self._recorder.run))
             start("first sync", self._first_sync())

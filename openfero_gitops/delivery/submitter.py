@@ -93,13 +93,18 @@ class Submitter:
         limits: DeliveryLimits | None = None,
         replica_labels: frozenset[str] = REPLICA_LABELS,
         received: Callable[[Sequence[Alert]], None] = lambda _: None,
+        answered: Callable[[Answer], None] = lambda _: None,
     ) -> None:
-        """Take what is needed; nothing is started. `received` is called with each delivery."""
+        """Take what is needed; nothing is started.
+
+        `received` is called with each delivery, and `answered` with the answer to it.
+        """
         self._jobs = jobs
         self._view = view
         self._catalog = catalog
         self._counts = counts
         self._received = received
+        self._answered = answered
         self._now = now
         self._identity = identity
         self._jobs_namespace = jobs_namespace
@@ -156,6 +161,7 @@ class Submitter:
             finally:
                 self._deliveries -= 1
         self._counts.delivered(answer, group.truncated_alerts)
+        self._answered(answer)
         return answer
 
     async def _process(self, group: AlertGroup, catalog: Catalog) -> Answer:

@@ -30,6 +30,7 @@ MANAGED_BY: Final = PREFIX + "managed-by"
 OCCURRENCE: Final = PREFIX + "occurrence"
 INCIDENT: Final = PREFIX + "incident"
 MIRROR: Final = PREFIX + "mirror"
+ALERTS: Final = PREFIX + "alerts"
 
 # Annotations: the origin of the Job. OPERARIUS, ALERT and STATUS are annotations, too: the full
 # name of the operario, the full alert as JSON, and in a definition file the status of the alert.

@@ -554,7 +554,8 @@ def test_the_controller_writes_only_its_own_config_maps(
         body = {"metadata": {"name": name}} if method == "POST" else None
         users.request(user, method, path if method == "POST" else f"{path}/{name}", body)
 
-    for name in ("openfero-catalog", "openfero-dry-runs", f"openfero-catalog-{'0a' * 16}"):
+    own = [f"openfero-{part}-{'0a' * 16}" for part in ("catalog", "alerts")]
+    for name in ("openfero-catalog", "openfero-dry-runs", *own):
         write(controller, "POST", name)
         write(controller, "DELETE", name)
 
