@@ -8,14 +8,16 @@ would wait or be refused because of other Jobs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.admission.decide import Admit, Wait, decide
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.delivery.match import NoMatch, match
-from openfero_gitops.domain.labels import REPLICA_LABELS
-from openfero_gitops.domain.remediation import Outcome
+from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.domain.labels import REPLICA_LABELS, without
+from openfero_gitops.domain.remediation import FINAL, Outcome
 from openfero_gitops.domain.text import printable
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.render import render
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.render import Delivery, Rendered
 
 _MAX_MESSAGE_CHARACTERS: Final = 1000
+#: Jobs that started earlier count for no limit.
+_LONGEST_LIMIT: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,34 @@ def _is_next_attempt_due(
     return is_next_attempt_due(healing[latest.attempt], runs_so_far(healing.values()), now)
 
 
+def _that_matter(
+    created: Remediation, remediations: Collection[Remediation], now: datetime
+) -> list[Remediation]:
+    """Return the Jobs on which the decision about another one depends; most ended long ago.
+
+    They are those that wait or run, that started within the longest limit, and for each that waits
+    the others of its operario, and of its labels, firing or resolved: a Job that waits may start
+    first.
+    """
+    undecided = [created, *(job for job in remediations if job.waiting)]
+    operarios = {job.operario for job in undecided}
+    incidents = {job.incident for job in undecided} | {
+        incident_digest(without(job.labels, job.replica_labels), Status.FIRING)
+        for job in undecided
+        if job.status is Status.RESOLVED
+    }
+    since = now - _LONGEST_LIMIT
+    return [
+        job
+        for job in remediations
+        if job.phase not in FINAL
+        or job.occupying
+        or job.operario in operarios
+        or job.incident in incidents
+        or (job.started and max(job.admitted_at or since, job.started_at or since) >= since)
+    ]
+
+
 def _decided(
     rendered: Rendered,
     catalog: Catalog,
@@ -129,7 +161,8 @@ def _decided(
             key,
         )
     [created] = with_requirements([read_remediation(rendered.manifest)], catalog)
-    decisions = decide((*remediations, created), catalog.envelope, pause=pause, now=now)
+    others = _that_matter(created, remediations, now)
+    decisions = decide((*others, created), catalog.envelope, pause=pause, now=now)
     decision = next(decision for job, decision in decisions if job.key == created.key)
     if isinstance(decision, Admit):
         return OutcomeNow(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.author import in_cluster
 from openfero_gitops.author.in_cluster import OutcomeNow, outcome_now
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
@@ -17,6 +21,7 @@ from tests.support.build import NOW, alert, catalog, delivery, operario
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
 
@@ -147,3 +152,69 @@ def test_the_wobbling_start_of_an_incident_is_one_incident() -> None:
 
     assert (outcome.outcome, outcome.reason) == (Outcome.REFUSED, Reason.SAME_INCIDENT)
     assert str(running.key) in outcome.message
+
+
+def random_jobs(choose: random.Random, operarios: list[Operario]) -> list[Remediation]:
+    """Jobs in several phases, of a few alerts, that began at several times."""
+    jobs = []
+    for number in range(choose.randint(0, 14)):
+        answering = choose.choice(operarios)
+        began = NOW - timedelta(minutes=choose.choice([0, 1, 5, 30, 59, 61, 300]), seconds=number)
+        phase = choose.choice(
+            [Phase.WAITING, Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED]
+        )
+        started = phase in (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
+        finished = phase in (Phase.SUCCEEDED, Phase.FAILED)
+        received = alert(
+            status=answering.status,
+            labels={"alertname": answering.alertname, "pod": f"p-{choose.randint(0, 3)}"},
+            starts_at=began - timedelta(seconds=30),
+        )
+        changes = {
+            "phase": phase,
+            "started": started,
+            "finished": finished,
+            "received_at": began,
+            "admitted_at": began if started else None,
+            "started_at": began if started else None,
+            "finished_at": began + timedelta(seconds=20) if finished else None,
+        }
+        jobs.append(replace(job(received, answering, **changes), uid=str(number)))
+    return jobs
+
+
+def test_the_jobs_that_are_left_out_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outcome is the same as beside all Jobs, of which most ended long ago."""
+    outcomes = set()
+    for seed in range(80):
+        choose = random.Random(seed)
+        options = Options(
+            max_concurrent=choose.randint(1, 4),
+            max_per_hour=choose.randint(1, 6),
+            cooldown=timedelta(minutes=choose.choice([0, 10, 60])),
+        )
+        operarios = [
+            operario("a", options=options),
+            operario("b", options=options, alertname="Other"),
+            operario("c", options=options, status=Status.RESOLVED),
+        ]
+        jobs = random_jobs(choose, operarios)
+        answering = choose.choice(operarios)
+        received = alert(
+            status=answering.status,
+            labels={"alertname": answering.alertname, "pod": f"p-{choose.randint(0, 3)}"},
+        )
+        limits = Limits(concurrent=choose.randint(1, 8), per_minute=choose.randint(1, 4))
+        active = catalog(*operarios, envelope=Envelope(limits=limits))
+
+        def outcome(
+            active: Catalog = active, received: Alert = received, jobs: list[Remediation] = jobs
+        ) -> OutcomeNow:
+            return outcome_now(received, active, jobs, None, delivery(), jobs_namespace="jobs")
+
+        few = outcome()
+        with monkeypatch.context() as patch:
+            patch.setattr(in_cluster, "_that_matter", lambda _, jobs, __: list(jobs))
+            assert few == outcome(), seed
+        outcomes.add(few.reason)
+    assert len(outcomes) >= 6
