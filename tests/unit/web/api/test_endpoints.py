@@ -516,6 +516,49 @@ async def test_filters_narrow_the_list() -> None:
             assert await jobs_of(client, **query) == [names[at] for at in expected], query
 
 
+def _name(item: dict[str, str]) -> str:
+    """Name an operario, or the file and the rule of a problem."""
+    return item["name"] if "name" in item else f"{item['path']} {item['rule']}"
+
+
+async def test_filters_of_operarios_and_problems() -> None:
+    """Each list has filters of whole values; all must match, and pages are of what matches."""
+    older = operario("b", "B")
+    older = replace(older, origin=replace(older.origin, commit=OLDER))
+    found = [
+        Problem(path, 1, 1, "", rule, severity, "wrong")
+        for path, rule, severity in (
+            ("a.yaml", "x", Severity.ERROR),
+            ("a.yaml", "y", Severity.WARNING),
+            ("b.yaml", "x", Severity.WARNING),
+        )
+    ]
+    active = catalog(
+        operario("a", "A"), older, operario("c", "A", Status.RESOLVED), problems=tuple(found)
+    )
+    cases: list[tuple[str, dict[str, Any], list[str]]] = [
+        ("operarios", {"alert": "A"}, ["a", "c"]),
+        ("operarios", {"alert": "A", "status": "firing"}, ["a"]),
+        ("operarios", {"alert": ["A", "B"], "commit": OLDER}, ["b"]),
+        ("operarios", {"path": "a/resolved.yaml"}, ["c"]),
+        ("operarios", {"path": "a/"}, []),
+        ("problems", {"severity": "warning"}, ["a.yaml y", "b.yaml x"]),
+        ("problems", {"rule": "x", "path": "b.yaml"}, ["b.yaml x"]),
+        ("problems", {"rule": ["x", "y"], "severity": "error"}, ["a.yaml x"]),
+    ]
+    async with api(replace(pages.quiet(NOW), active=active)) as client:
+        for path, query, expected in cases:
+            names: list[str] = []
+            token = ""
+            while token is not None:
+                parameters = {"limit": "1", "continue": token, **query}
+                answer = await client.get(f"/api/{path}", params=parameters)
+                page = await answer.json()
+                names += [_name(item) for item in page["items"]]
+                token = page["continue"]
+            assert names == expected, query
+
+
 @pytest.mark.parametrize(
     ("path", "query", "detail"),
     [
