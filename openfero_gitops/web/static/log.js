@@ -73,7 +73,12 @@
     for (const stop of following.values()) stop.abort();
   });
 
-  // A page that is printed says where it is from.
-  const address = document.querySelector(".printed .address");
-  if (address) address.textContent = ` ${location.href}`;
+  // A page that is printed says where it is from, and when it was printed.
+  function stamp() {
+    const address = document.querySelector(".printed .address");
+    if (address) address.textContent = ` Printed ${new Date().toISOString()} from ${location.href}`;
+  }
+
+  window.addEventListener("beforeprint", stamp);
+  stamp();
 })();
