@@ -81,6 +81,7 @@ from openfero_gitops.web.forges import check_secrets
 from openfero_gitops.web.hooks import PushHook
 from openfero_gitops.web.proxies import TrustedProxies
 from openfero_gitops.web.repository_links import RepositoryLinks
+from openfero_gitops.web.reviewed import ReviewedReader
 from openfero_gitops.web.server import Server, parse_address
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.publisher import EventPublisher
@@ -326,6 +327,7 @@ class Controller:
             now=_now,
         )
         self._evidence = EvidenceReader(jobs, verifier.verify)
+        self._reviewed = ReviewedReader(source)
         self.server = self._build_server(state)
 
     def _build_state(self, cluster: str) -> State:
@@ -369,6 +371,7 @@ class Controller:
             exposition=self.metrics,
             evidence=self._evidence,
             links=RepositoryLinks(settings.repo, settings.commit_url, settings.file_url),
+            reviewed=self._reviewed,
             webhook_guard=Guard(
                 _credentials(settings.webhook_auth, settings.webhook_credentials_file),
                 certificate=settings.client_ca_file is not None,

@@ -217,6 +217,10 @@ class History(Protocol):
         """Return older versions of one file, newest first."""
         ...
 
+    async def cases(self, snapshot: Snapshot) -> Snapshot:
+        """Return the golden cases of a snapshot; empty if it has none."""
+        ...
+
     async def existed(self, path: str, commit: str, limit: int = 100) -> bool:
         """Whether an earlier commit had another version of a file, with or without a signature."""
         ...

@@ -136,7 +136,7 @@ def run_cases(
     # Problems name the commit of their file, which a snapshot may leave out.
     commit = snapshot.revision.commit
     files = tuple(replace(file, commit=file.commit or commit) for file in snapshot.files)
-    cases, problems = _cases(replace(snapshot, files=files), catalog)
+    cases, problems = find_cases(replace(snapshot, files=files), catalog)
     results = tuple(_run(case, create) for case in cases)
     tested = {case.operario for case in cases}
     names = sorted(operario.name for operario in catalog.operarios)
@@ -147,7 +147,7 @@ def run_cases(
     )
 
 
-def _cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[GoldenCase], list[Problem]]:
+def find_cases(snapshot: Snapshot, catalog: Catalog) -> tuple[list[GoldenCase], list[Problem]]:
     """The cases in order, and the problems of files that belong to no case."""
     operarios = {operario.name for operario in catalog.operarios}
     folders: dict[tuple[str, str], dict[str, SourceFile]] = defaultdict(dict)

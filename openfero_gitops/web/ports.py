@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
-    from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.catalog import Catalog, Snapshot
     from openfero_gitops.domain.health import About, Condition
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
@@ -153,4 +153,16 @@ class Exposition(Protocol):
 
     def expose(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
+        ...
+
+
+class ReviewedSource(Protocol):
+    """The files of a commit; both methods raise `SourceError`."""
+
+    async def snapshot(self, commit: str) -> Snapshot:
+        """Return the files at a commit."""
+        ...
+
+    async def cases(self, snapshot: Snapshot) -> Snapshot:
+        """Return the golden cases of a snapshot; empty if it has none."""
         ...

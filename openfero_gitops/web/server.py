@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.evidence import EvidenceReader
     from openfero_gitops.web.ports import Deliveries, Exposition, ReplicaState
     from openfero_gitops.web.repository_links import RepositoryLinks
+    from openfero_gitops.web.reviewed import ReviewedReader
     from openfero_gitops.web.stream.streams import EventStreams
     from openfero_gitops.web.tls import TlsFiles
     from openfero_gitops.web.webhook import Intake
@@ -124,6 +125,7 @@ class Server:
         intake: Intake,
         allowed_hosts: Sequence[str] = (),
         limits: ConnectionLimits | None = None,
+        reviewed: ReviewedReader | None = None,
     ) -> None:
         """Build the applications; nothing listens yet."""
         self._exposition = exposition
@@ -170,6 +172,7 @@ class Server:
             budget=intake.budget,
             evidence=evidence,
             links=links,
+            reviewed=reviewed,
         )
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None

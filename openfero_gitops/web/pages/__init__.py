@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.evidence import EvidenceReader
     from openfero_gitops.web.ports import ReplicaState
+    from openfero_gitops.web.reviewed import ReviewedReader
 
 #: In the order of the navigation.
 _PAGES: Final = (overview, remediations, operarios, problems, explain)
@@ -54,6 +55,7 @@ def add_pages(
     budget: BodyBudget | None = None,
     evidence: EvidenceReader | None = None,
     links: RepositoryLinks | None = None,
+    reviewed: ReviewedReader | None = None,
 ) -> None:
     """Serve the pages and their static files.
 
@@ -67,6 +69,7 @@ def add_pages(
         evidence: reads what the API server and Git have about one remediation; without it, its
             page shows what the replica knows.
         links: to commits and files.
+        reviewed: reads roles and golden cases; without it, pages say that they are not known.
     """
     site = Site(
         app, state, guard, turns or Turns(), now=now, budget=budget or BodyBudget(_BUDGET_BYTES)
@@ -77,4 +80,4 @@ def add_pages(
     sync.add(site, links)
     about.add(site)
     remediation.add(site, state, evidence, links)
-    operario.add(site, links)
+    operario.add(site, links, reviewed)

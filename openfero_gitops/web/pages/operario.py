@@ -8,7 +8,6 @@ from math import log1p
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.catalog.powers import powers
-from openfero_gitops.catalog.rights import account_of
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.matcher import Operator
@@ -21,10 +20,13 @@ from openfero_gitops.web.highlight import HighlightedText, highlight, language_o
 from openfero_gitops.web.operario_facts import near_names, read_facts
 from openfero_gitops.web.pages.phases import PHASES
 from openfero_gitops.web.pages.site import PageMissing
+from openfero_gitops.web.reviewed import Reviewed, rights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
+
+    from aiohttp import web
 
     from openfero_gitops.domain.catalog import SourceFile
     from openfero_gitops.domain.matcher import Matcher
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
     from openfero_gitops.web.operario_facts import OperarioFacts, Run
     from openfero_gitops.web.pages.site import Site, Visit
     from openfero_gitops.web.repository_links import RepositoryLinks
+    from openfero_gitops.web.reviewed import ReviewedReader
 
 _MAX_TARGETS: Final = 30
 _MAX_COMMITS: Final = 50
 _MAX_CANDIDATES: Final = 20
+_MAX_CASES: Final = 50
+_NOT_READ: Final = Reviewed(missing="this replica does not read Git")
 #: Of the bars in the strip of runs.
 _MIN_HEIGHT: Final = 4
 _MAX_HEIGHT: Final = 34
@@ -203,10 +208,19 @@ def notes_of(problems: Iterable[Problem], text: HighlightedText | None) -> dict[
     return notes
 
 
-def add(site: Site, links: RepositoryLinks) -> None:
-    """Serve `/operarios/NAME`."""
+def add(site: Site, links: RepositoryLinks, reviewed: ReviewedReader | None) -> None:
+    """Serve `/operarios/NAME`; without `reviewed`, without roles and golden cases."""
+
+    async def load(_: web.Request) -> Reviewed:
+        catalog = site.state.catalog()
+        return await reviewed.read(catalog) if reviewed and catalog else _NOT_READ
+
     site.add(
-        "/operarios/{name}", "operario.html", partial(build, links=links), section="/operarios"
+        "/operarios/{name}",
+        "operario.html",
+        partial(build, links=links),
+        load,
+        section="/operarios",
     )
 
 
@@ -256,7 +270,10 @@ def build(visit: Visit, links: RepositoryLinks) -> dict[str, Any]:
         "text": text,
         "notes": notes_of(facts.problems, text) if is_newest else {},
         "options": list_options(operario) if operario else [],
-        "account": account_of(operario) if operario else "",
+        "rights": rights_of(operario, visit.loaded.grants) if operario else None,
+        "cases": (visit.loaded.cases or {}).get(name, ())[:_MAX_CASES],
+        "more_cases": max(0, len((visit.loaded.cases or {}).get(name, ())) - _MAX_CASES),
+        "unread": visit.loaded.missing,
         "powers": _power_words(operario) if operario else [],
     }
 
