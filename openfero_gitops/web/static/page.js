@@ -59,6 +59,25 @@
     if (element.textContent !== text) element.textContent = text;
   }
 
+  // A time in the reader's zone, in the order of the page's UTC times.
+  function local(at) {
+    const moment = new Date(at);
+    if (Number.isNaN(moment.getTime())) return at;
+    const two = (number) => String(number).padStart(2, "0");
+    const day = `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())}`;
+    return `${day} ${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`;
+  }
+
+  function showLocalTimes() {
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      write(element, local(element.dateTime));
+      element.title = `${element.dateTime.replace("T", " ").replace(/Z$/, "")} UTC`;
+    }
+    for (const element of document.querySelectorAll("[data-clock]")) {
+      write(element, local(element.dataset.clock).slice(11, 16));
+    }
+  }
+
   function tick() {
     for (const element of document.querySelectorAll(".age")) write(element, age(element.dataset.at));
     if (unreachableSince !== null) write(unreachable.querySelector(".first-failure"), age(unreachableSince));
@@ -84,7 +103,8 @@
     for (const { name } of [...from.attributes]) {
       if (name !== "open" && !to.hasAttribute(name)) from.removeAttribute(name);
     }
-    if (to.classList.contains("age")) return; // tick() writes these
+    // tick() and showLocalTimes() write these.
+    if (to.classList.contains("age") || to.matches("time[datetime], [data-clock]")) return;
 
     const kept = new Set([...to.children].map((child) => child.id).filter(Boolean));
     const byId = new Map();
@@ -132,8 +152,12 @@
     for (const details of main.querySelectorAll("details[data-key]")) {
       if (open.has(details.dataset.key)) details.open = true;
     }
+    const icon = document.querySelector('link[rel="icon"]');
+    const freshIcon = page.querySelector('link[rel="icon"]').getAttribute("href");
+    if (icon.getAttribute("href") !== freshIcon) icon.setAttribute("href", freshIcon);
     seen.querySelector(".age").dataset.at = shownAt;
     tick();
+    showLocalTimes();
   }
 
   // Refreshing
@@ -364,6 +388,42 @@
   const linked = document.getElementById(location.hash.slice(1));
   linked?.querySelector?.("details.opener")?.setAttribute("open", "");
 
+  // The key / leads to the search field; who speaks to the computer can switch it off.
+
+  const SHORTCUT_KEY = "openfero-shortcut";
+  const shortcut = document.getElementById("shortcut");
+
+  function readShortcut() {
+    try {
+      return localStorage.getItem(SHORTCUT_KEY) !== "off";
+    } catch {
+      return true;
+    }
+  }
+
+  let hasShortcut = readShortcut();
+  shortcut.setAttribute("aria-pressed", String(hasShortcut));
+  shortcut.addEventListener("click", () => {
+    hasShortcut = !hasShortcut;
+    shortcut.setAttribute("aria-pressed", String(hasShortcut));
+    try {
+      localStorage.setItem(SHORTCUT_KEY, hasShortcut ? "on" : "off");
+    } catch {
+      // The choice holds until the page is left.
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const writing = event.target.closest("input, textarea, select, [contenteditable]");
+    const field = document.getElementById("q");
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!hasShortcut || writing || !field) return;
+    event.preventDefault();
+    field.focus();
+    field.select();
+  });
+
+  document.getElementById("zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  showLocalTimes();
   root.classList.add("js");
   showReachable();
   setInterval(tick, 1000);
