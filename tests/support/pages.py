@@ -35,7 +35,9 @@ REPOSITORY = "https://git.example.com/platform/operarios.git"
 NAMESPACE = "openfero-jobs"
 REPLICA = "openfero-gitops-7d9c5b-x2x4p"
 #: The pages without a variable part in their address, relative to `/`.
-ADDRESSES = ("", "remediations", "operarios", "problems", "explain")
+ADDRESSES = ("", "remediations", "operarios", "problems", "sync", "explain", "about")
+#: Those with a Job or an operario in it.
+VARIABLE_ADDRESSES = ("remediations/JOB", "operarios/OPERARIO")
 _STARTED = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD, Phase.SUCCEEDED, Phase.FAILED})
 
 
