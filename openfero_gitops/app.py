@@ -327,8 +327,7 @@ class Controller:
             now=_now,
         )
         self._evidence = EvidenceReader(jobs, verifier.verify)
-        self._reviewed = ReviewedReader(source)
-        self.server = self._build_server(state)
+        self.server = self._build_server(state, ReviewedReader(source))
 
     def _build_state(self, cluster: str) -> State:
         settings, namespaces = self._settings, self._namespaces
@@ -362,7 +361,7 @@ class Controller:
             now=_now,
         )
 
-    def _build_server(self, state: State) -> Server:
+    def _build_server(self, state: State, reviewed: ReviewedReader) -> Server:
         settings = self._settings
         return Server(
             state=state,
@@ -371,7 +370,7 @@ class Controller:
             exposition=self.metrics,
             evidence=self._evidence,
             links=RepositoryLinks(settings.repo, settings.commit_url, settings.file_url),
-            reviewed=self._reviewed,
+            reviewed=reviewed,
             webhook_guard=Guard(
                 _credentials(settings.webhook_auth, settings.webhook_credentials_file),
                 certificate=settings.client_ca_file is not None,
