@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, Unavailable
@@ -17,7 +18,7 @@ from openfero_gitops.web.repository_links import RepositoryLinks
 from openfero_gitops.web.turns import Turns
 from tests.support.evidence import SampleReader, different
 from tests.support.pages import SCRIPT, busy
-from tests.support.serving import OPEN, PROBLEM, serving
+from tests.support.serving import OPEN, PROBLEM, local_server, serving
 
 if TYPE_CHECKING:
     import contextlib
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp.test_utils import TestClient
 
     from openfero_gitops.domain.errors import ApiError
+    from tests.support.pages import Showcase
 
     Client = TestClient[web.Request, web.Application]
 
@@ -147,7 +149,10 @@ async def test_refusals(address: str, status: int, text: str) -> None:
 class Running(SampleReader):
     """A container that writes a line, then nothing; counts the logs that are read."""
 
-    reading = 0
+    def __init__(self, shown: Showcase) -> None:
+        super().__init__(shown)
+        self.reading = 0
+        self.left = asyncio.Event()
 
     async def log(self, *_: Any, **options: Any) -> AsyncGenerator[bytes]:
         """Yield a line, then wait."""
@@ -158,6 +163,7 @@ class Running(SampleReader):
             await asyncio.Event().wait()
         finally:
             self.reading -= 1
+            self.left.set()
 
 
 async def test_follower_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,4 +184,20 @@ async def test_follower_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
             assert await answer.content.read() == b""
         refused = await client.get(address)
         assert refused.status == 503
+    assert reader.reading == 0
+
+
+async def test_followers_end_with_the_client_and_with_the_server() -> None:
+    """A client that leaves ends the reading of its log at once, and so does stopping the server."""
+    reader = Running(busy(NOW))
+    server = local_server(state=busy(NOW), evidence=EvidenceReader(reader, reader.verify))
+    await server.start()
+    address = f"http://{server.bound[0]}{path_of(Phase.FAILED)}/log?follow=true"
+    async with asyncio.timeout(5), aiohttp.ClientSession() as session:
+        for _ in range(2):
+            answer = await session.get(address)
+            assert await answer.content.readline() == b"begun\n"
+        answer.close()
+        await reader.left.wait()
+        await server.stop()
     assert reader.reading == 0
