@@ -16,6 +16,7 @@ from tests.bench import (
     git,
     pages,
     storm,
+    streams,
     syncs,
     validate,
 )
@@ -31,8 +32,9 @@ MEASURES = {
     "syncs": syncs.main,
     "storm": storm.main,
     "attacks": attacks.main,
+    "streams": streams.main,
 }
-LONG = {"syncs", "storm", "attacks"}  # run only when named
+LONG = {"syncs", "storm", "attacks", "streams"}  # run only when named
 
 
 def main() -> int:

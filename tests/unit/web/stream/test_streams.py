@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from openfero_gitops.web.server import Server
 
 
+#: What may wait for a client that does not read: a slice, and what was written before it.
+MAX_BYTES_PER_CLIENT = 32 * 1024
+
+
 @contextlib.asynccontextmanager
 async def serving(streams: EventStreams, **changes: Any) -> AsyncIterator[tuple[int, Server]]:
     """Serve event streams; give the port and the server. Nothing is left behind."""
@@ -31,7 +35,7 @@ async def serving(streams: EventStreams, **changes: Any) -> AsyncIterator[tuple[
     server = local_server(streams=streams, **changes)
     await server.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             yield server.bound[0].port, server
     finally:
         await server.stop()
@@ -204,6 +208,37 @@ async def _rest(client: EventClient) -> int:
         while await client.next() is not None:
             count += 1
     return count
+
+
+async def test_five_hundred_clients() -> None:
+    """450 clients receive every event in order; for 50 that do not read, little is kept.
+
+    Those are disconnected, and nobody else is.
+    """
+    streams = EventStreams(EventHistory("s1", max_events=60))
+    limits = ConnectionLimits(connections=1024, connections_per_source=600)
+    async with (
+        serving(streams, limits=limits) as (port, server),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        slow = [await _enter(stack, port, buffer=4096) for _ in range(50)]
+        quick = [await _enter(stack, port) for _ in range(450)]
+        assert len(streams) == 500
+        assert server._acceptor is not None
+        table = server._acceptor.table
+        for start in range(0, 200, 20):
+            streams.publish(body(f"job-{start + n}", reason="x" * 1000) for n in range(20))
+            for client in quick:
+                assert await jobs(client, 20) == [f"job-{start + n}" for n in range(20)]
+            assert table._unsent < len(slow) * MAX_BYTES_PER_CLIENT
+        assert 0 < streams.dropped <= len(slow)
+        await until(lambda: len(streams) + streams.dropped == 500)
+        assert [await _rest(client) < 200 for client in slow] == [True] * 50
+
+
+async def _enter(stack: contextlib.AsyncExitStack, port: int, buffer: int = 0) -> EventClient:
+    """Open a stream that ends with the stack."""
+    return await stack.enter_async_context(listening(port, buffer=buffer))
 
 
 async def test_stopping_ends_streams_at_once() -> None:
