@@ -207,6 +207,8 @@ def stricter_options(options: Options, other: Options) -> Options:
 
     Options that permit neither more nor less, such as the priority, stay as they are.
     """
+    if options == other:  # of most Jobs: this is done for each of them, and often
+        return options
     stricter = {
         option.field: option.of(other)
         for option in OPTIONS

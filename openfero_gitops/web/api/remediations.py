@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.api.operation import Tag
 from openfero_gitops.web.api.paging import take_page
 from openfero_gitops.web.api.parameters import PagingQuery, PathParameters
@@ -100,4 +99,5 @@ def filter_remediations(
 
 def arrival(remediation: Remediation) -> str:
     """Return a unique text that sorts in order of arrival."""
-    return f"{format_time(remediation.received_at)} {remediation.key}"
+    moment = remediation.received_at.isoformat(timespec="microseconds")  # in UTC
+    return f"{moment} {remediation.key.namespace}/{remediation.key.name}"
