@@ -315,7 +315,12 @@ class Controller:
         self._streams = EventStreams(
             EventHistory(secrets.token_hex(6)), limit=max_streams(settings.max_connections)
         )
-        self._publisher = EventPublisher(jobs=self.view, state=state, publish=self._streams.publish)
+        self._publisher = EventPublisher(
+            jobs=self.view,
+            state=state,
+            alerts=lambda: self.unanswered.record,
+            publish=self._streams.publish,
+        )
         self.metrics.event_streams(lambda: len(self._streams))
         verifier = JobVerifier(
             source,

@@ -7,12 +7,15 @@ value, and a remediation is only looked at if it is another object than before.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.delivery.unanswered import EMPTY
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.sync import SyncStatus
 from openfero_gitops.domain.text import printable
 from openfero_gitops.web.stream.models import (
+    AlertHeard,
     HealthChanged,
     LeadershipChanged,
     PauseChanged,
@@ -25,6 +28,7 @@ from openfero_gitops.web.stream.models import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 #: If more remediations changed at once, reading the lists again is cheaper than as many events.
 MAX_CHANGES: Final = 300
 _TOO_MANY: Final = "too many remediations changed at once"
+_TOO_MANY_ALERTS: Final = "too many different alerts came at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Observation:
     leadership: Leadership = field(default_factory=Leadership)
     pause: Pause | None = None
     conditions: Sequence[Condition] = ()
+    alerts: UnansweredRecord = EMPTY
 
 
 def list_changes(
@@ -62,6 +68,7 @@ def list_changes(
         *_pause_changes(before.pause, after.pause),
         *_health_changes(before.conditions, after.conditions),
         *_remediation_changes(before.remediations, after.remediations, effect),
+        *_alerts_heard(before.alerts, after.alerts),
     ]
 
 
@@ -138,6 +145,27 @@ def _sync_changes(before: SyncStatus, after: SyncStatus) -> Iterator[SyncChanged
 
 def _refusal(status: SyncStatus) -> tuple[str, str] | None:
     return (status.refused.commit, status.refused.reason) if status.refused else None
+
+
+def _alerts_heard(before: UnansweredRecord, after: UnansweredRecord) -> Iterable[EventBody]:
+    if before is after:
+        return ()
+    heard = [
+        (unanswered.last, kind)
+        for kind, unanswered in after.kinds.items()
+        if (known := before.kinds.get(kind)) is None or known.last < unanswered.last
+    ]
+    if len(heard) > MAX_CHANGES:
+        return (Reset(reason=_TOO_MANY_ALERTS),)
+    return [
+        AlertHeard(
+            alert=printable(kind.alertname),
+            status=kind.status,
+            reason=kind.reason,
+            heard_at=datetime.fromtimestamp(last, UTC),
+        )
+        for last, kind in sorted(heard)
+    ]
 
 
 def _health_changes(

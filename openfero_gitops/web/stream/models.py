@@ -16,6 +16,7 @@ class EventType(StrEnum):
     """The type of an event of the stream."""
 
     REMEDIATION = "remediation"
+    ALERT = "alert"
     SYNC = "sync"
     LEADERSHIP = "leadership"
     PAUSE = "pause"
@@ -49,6 +50,19 @@ class RemediationChanged(Shape):
     """Name of the alert, at most 200 characters."""
     status: Status
     operario: Text
+
+
+class AlertHeard(Shape):
+    """Event `alert`: alerts of one name, status and reason came, and got no Job."""
+
+    alert: Text
+    """Name of the alert, at most 200 characters; empty if it cannot be read."""
+    status: Text
+    """`firing` or `resolved`; empty if it cannot be read."""
+    reason: Text
+    """Why it got no Job."""
+    heard_at: Moment
+    """When the last one was delivered."""
 
 
 class SyncChanged(Shape):
@@ -98,11 +112,18 @@ class Reset(Shape):
 
 #: The type of an event's data.
 EventBody = (
-    RemediationChanged | SyncChanged | LeadershipChanged | PauseChanged | HealthChanged | Reset
+    RemediationChanged
+    | AlertHeard
+    | SyncChanged
+    | LeadershipChanged
+    | PauseChanged
+    | HealthChanged
+    | Reset
 )
 
 EVENT_TYPES: dict[type[EventBody], EventType] = {
     RemediationChanged: EventType.REMEDIATION,
+    AlertHeard: EventType.ALERT,
     SyncChanged: EventType.SYNC,
     LeadershipChanged: EventType.LEADERSHIP,
     PauseChanged: EventType.PAUSE,

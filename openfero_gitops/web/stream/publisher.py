@@ -15,6 +15,7 @@ from openfero_gitops.web.stream.changes import Observation, list_changes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.ports import ReplicaState
@@ -53,12 +54,14 @@ class EventPublisher:
         *,
         jobs: ObservedJobs,
         state: ReplicaState,
+        alerts: Callable[[], UnansweredRecord],
         publish: Callable[[list[EventBody]], None],
         interval_seconds: float = _MIN_INTERVAL_SECONDS,
     ) -> None:
-        """Observe the Jobs and the state; what changed before is not published."""
+        """Observe the Jobs, the state and the alerts without a Job, from now on."""
         self._jobs = jobs
         self._state = state
+        self._alerts = alerts
         self._publish = publish
         self._interval_seconds = interval_seconds
         self._jobs_changes = -1
@@ -95,6 +98,7 @@ class EventPublisher:
             leadership=self._state.leadership(),
             pause=self._state.pause(),
             conditions=self._state.conditions(),
+            alerts=self._alerts(),
         )
 
     def _effect(self, remediation: Remediation) -> Effect | None:

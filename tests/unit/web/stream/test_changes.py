@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from openfero_gitops.delivery.unanswered import UnansweredRecord, merge, record_of
 from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.catalog import Revision
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.pause import Pause, PauseCause
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Outcome, Phase
 from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
 from openfero_gitops.web.stream.changes import MAX_CHANGES, Observation, list_changes
 from openfero_gitops.web.stream.models import (
+    AlertHeard,
     HealthChanged,
     LeadershipChanged,
     PauseChanged,
@@ -24,7 +28,7 @@ from openfero_gitops.web.stream.models import (
     SyncChanged,
     SyncResult,
 )
-from tests.support import pages
+from tests.support import build, pages
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
@@ -181,6 +185,38 @@ def test_health() -> None:
     assert changes(healthy, failing) == [HealthChanged(healthy=False, failing=("jobs",))]
     assert changes(failing, other) == []
     assert changes(healthy, advised) == [HealthChanged(healthy=True, failing=("policy",))]
+
+
+def heard(at: datetime, *names: str) -> UnansweredRecord:
+    """Record alerts that no operario answers."""
+    alerts = [build.alert(labels={"alertname": name}) for name in names]
+    items = [Item(alert, Outcome.NO_MATCH, Reason.NO_OPERARIO) for alert in alerts]
+    return record_of(items, at, frozenset())
+
+
+def test_an_alert_without_a_job() -> None:
+    """An alert that got no Job is an event with the reason, and again when it is heard again."""
+    first = heard(NOW, "Other", "HostDown")
+    events = changes(observed(), observed(alerts=first))
+    assert sorted(event.alert for event in events if isinstance(event, AlertHeard)) == [
+        "HostDown",
+        "Other",
+    ]
+    later = NOW + timedelta(seconds=5)
+    again = merge(first, heard(later, "HostDown"))
+    assert changes(observed(alerts=first), observed(alerts=again)) == [
+        AlertHeard(
+            alert="HostDown", status="firing", reason=Reason.NO_OPERARIO.value, heard_at=later
+        )
+    ]
+    assert changes(observed(alerts=again), observed(alerts=first)) == []
+
+
+def test_too_many_alerts_are_a_reset() -> None:
+    """If more kinds of alerts come at once than are worth an event each, one reset is sent."""
+    record = heard(NOW, *(f"Alert{number}" for number in range(MAX_CHANGES + 1)))
+    (event,) = changes(observed(), observed(alerts=record))
+    assert isinstance(event, Reset)
 
 
 def test_pause() -> None:

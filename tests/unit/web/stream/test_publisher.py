@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from openfero_gitops.delivery.unanswered import EMPTY
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.remediation import Phase
@@ -27,11 +28,15 @@ class Stage:
         """Start with one remediation."""
         self.view = View()
         self.state = pages.quiet(NOW)
+        self.alerts = EMPTY
         self.job = build.remediation(resource_version="1")
         self.view.apply(self.job)
         self.rounds: list[list[EventBody]] = []
         self.publisher = EventPublisher(
-            jobs=self.view, state=self.state, publish=self.rounds.append
+            jobs=self.view,
+            state=self.state,
+            alerts=lambda: self.alerts,
+            publish=self.rounds.append,
         )
 
     def change(self, version: int, phase: Phase) -> None:
