@@ -20,6 +20,7 @@ from openfero_gitops.catalog.rights import (
     read_grants,
     rights_text,
 )
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import OpenFeroError
 from openfero_gitops.domain.sentence import sentence_text
 
@@ -36,6 +37,8 @@ _WAIT_SECONDS: Final = 3.0
 _MAX_CASES: Final = 2000
 _MAX_ALERT_BYTES: Final = 64 * 1024
 _MAX_LABELS: Final = 12
+_JOB: Final = b"kind: Job"
+_REFUSED: Final = f"{keys.DECISION}: refused".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,14 @@ class ShownCase:
     """A golden case: its folder, the labels of its alert, and how many Jobs it expects.
 
     `labels` are None if the alert cannot be read, or if there are several. `jobs` is None if no
-    expectation is written.
+    expectation is written; `refused` of them are never started, for the reason that they record.
     """
 
     name: str
     path: str
     labels: Mapping[str, str] | None
     jobs: int | None
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,8 @@ def _by_operario(cases: list[GoldenCase]) -> dict[str, tuple[ShownCase, ...]]:
                 case.name,
                 case.path,
                 _labels(case.alert.content) if case.alert else None,
-                _count_jobs(case.job.content) if case.job else None,
+                _count(_JOB, case.job.content) if case.job else None,
+                _count(_REFUSED, case.job.content) if case.job else 0,
             )
         )
     return {name: tuple(shown) for name, shown in by_operario.items()}
@@ -152,6 +157,6 @@ def _labels(content: bytes) -> dict[str, str] | None:
     return {str(name): str(text)[:200] for name, text in list(labels.items())[:_MAX_LABELS]}
 
 
-def _count_jobs(content: bytes) -> int:
-    """How many Jobs a golden file holds, which the command `test --update` writes."""
-    return sum(line.rstrip() == b"kind: Job" for line in content.splitlines())
+def _count(line: bytes, content: bytes) -> int:
+    """How often a line is in a golden file, which the command `test --update` writes."""
+    return sum(other.strip() == line for other in content.splitlines())

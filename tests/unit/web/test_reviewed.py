@@ -40,6 +40,8 @@ CASES = {
     "crash/job.yaml": b"apiVersion: batch/v1\nkind: Job\n",
     "quiet/alert.json": b"not JSON",
     "quiet/job.yaml": b"",
+    "odd/alert.json": b'{"labels": {"alertname": "KubePodCrashLooping", "pod": "--all"}}',
+    "odd/job.yaml": b"kind: Job\nmetadata:\n  annotations:\n    openfero.io/decision: refused\n",
     "new/alert.json": b'{"alerts": [{"labels": {}}, {"labels": {}}]}',
 }
 
@@ -94,6 +96,7 @@ async def test_cases_have_their_alert_and_what_they_expect() -> None:
     assert {name: case.jobs for name, case in cases.items()} == {
         "crash": 1,
         "quiet": 0,
+        "odd": 1,
         "new": None,
     }
     assert cases["quiet"].labels is None
@@ -156,6 +159,7 @@ async def test_the_page_shows_rights_and_cases() -> None:
     assert "may delete, get pods in shop" in main
     assert f"crash expects 1 Job tests/{NAME}/crash alertname=KubePodCrashLooping" in main
     assert f"quiet expects no Job tests/{NAME}/quiet" in main
+    assert "odd expects 1 Job, which is refused" in main
     assert "new expects nothing: job.yaml is missing" in main
 
 
