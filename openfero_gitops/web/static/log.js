@@ -76,7 +76,9 @@
   // A page that is printed says where it is from, and when it was printed.
   function stamp() {
     const address = document.querySelector(".printed .address");
-    if (address) address.textContent = ` Printed ${new Date().toISOString()} from ${location.href}`;
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (!address) return;
+    address.textContent = ` Printed ${new Date().toISOString()} from ${location.href} Times are in ${zone}.`;
   }
 
   window.addEventListener("beforeprint", stamp);

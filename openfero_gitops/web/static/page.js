@@ -313,6 +313,7 @@
     clearTimeout(typing);
     typing = setTimeout(() => {
       const address = new URL(location.href);
+      for (const cursor of ["before", "after"]) address.searchParams.delete(cursor);
       if (event.target.value.trim()) address.searchParams.set("q", event.target.value);
       else address.searchParams.delete("q");
       navigate(address, true);
