@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _MAX_WAITING: Final = 1024
+_MAX_PAUSE_SECONDS: Final = 0.3
 
 
 class Turns:
@@ -40,13 +41,17 @@ class Turns:
             raise web.HTTPServiceUnavailable(text="too many requests wait; repeat it later")
         self._waiting += 1
         try:
-            async with self._turn:
+            await self._turn.acquire()
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            try:
                 if request.transport is None:
                     raise web.HTTPBadRequest(text="the client disconnected")
-                try:
-                    yield
-                finally:
-                    # (Only with a pause here do others get their turn at all.)
-                    await asyncio.sleep(0)
+                yield
+            finally:
+                # Until the next turn, deliveries and the lease have the event loop for as long as
+                # this turn had it: a delivery needs it several times.
+                pause = min(loop.time() - began, _MAX_PAUSE_SECONDS)
+                loop.call_later(pause, self._turn.release)
         finally:
             self._waiting -= 1

@@ -247,7 +247,12 @@ def add_document(
         {
             200: Reply("An OpenAPI 3.1 document.", dict[str, Any]),
             304: Reply("The document is still the one with the given ETag.", media_type=""),
-            **problem_replies(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+            **problem_replies(
+                HTTPStatus.UNAUTHORIZED,
+                HTTPStatus.FORBIDDEN,
+                HTTPStatus.TOO_MANY_REQUESTS,
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+            ),
         },
     )
     serve(app, operation, respond)
