@@ -476,6 +476,11 @@ class Commits:
         await self._access("snapshot")
         return self._snapshot(commit, dict(self.history)[commit])
 
+    async def cases(self, snapshot: Snapshot) -> Snapshot:
+        """See `Source`; there are none."""
+        await self._access("cases")
+        return Snapshot(snapshot.revision, f"{snapshot.root}/tests".strip("/"), ())
+
     async def ancestors(self, commit: str, limit: int = 100) -> list[str]:
         """See `Source`."""
         await self._access("ancestors")
