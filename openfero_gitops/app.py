@@ -28,6 +28,7 @@ from openfero_gitops.background import restart_on_error
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.lag import LagMonitor
 from openfero_gitops.catalog.mirrorer import Mirrorer, no_keys, restore_from_mirror
+from openfero_gitops.catalog.presence import Presence
 from openfero_gitops.catalog.schedule import Schedule, delay_before_sync
 from openfero_gitops.catalog.sync_requests import SyncRequests
 from openfero_gitops.catalog.syncer import Syncer
@@ -336,6 +337,13 @@ class Controller:
 
     def _build_state(self, cluster: str) -> State:
         settings, namespaces = self._settings, self._namespaces
+        self._presence = Presence(
+            store=self._config_maps,
+            identity=settings.identity,
+            version=__version__,
+            catalog=self._catalog,
+            now=_now,
+        )
         return State(
             About(
                 version=__version__,
@@ -363,6 +371,7 @@ class Controller:
             watchdog=self._watchdog,
             stopping=self._stopping.is_set,
             next_sync=lambda: self._schedule.next_run,
+            presence=self._presence,
             now=_now,
         )
 
@@ -484,6 +493,7 @@ class Controller:
             start("publish events", restart_on_error(self._publisher.run))
             start("control", self.control.run())
             start("compare", restart_on_error(self.lag_monitor.run))
+            start("presence", restart_on_error(self._presence.run))
             start("sync requests", restart_on_error(self.sync_requests.run))
             start("watchdog", restart_on_error(self._watchdog.run))
             start("read queues", restart_on_error(self._queue_reader.run))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.lag import LagMonitor
+    from openfero_gitops.catalog.presence import Presence
     from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.domain.remediation import Foreign, JobKey, Remediation
+    from openfero_gitops.domain.replica import ReplicaReport
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.effects.unresolved import Unresolved
@@ -184,6 +186,7 @@ class State:
         watchdog: OptionalPart,
         stopping: Callable[[], bool],
         next_sync: Callable[[], datetime | None],
+        presence: Presence,
         now: Callable[[], datetime],
     ) -> None:
         """Read from these parts; `about` does not change while the replica runs."""
@@ -203,6 +206,7 @@ class State:
         self._watchdog = watchdog
         self._stopping = stopping
         self._next_sync = next_sync
+        self._presence = presence
         self._now = now
         self._required = RequiredJobs(view)
         self._decisions = DecisionCache(view, required=self._required)
@@ -236,6 +240,10 @@ class State:
     def revisions(self) -> RevisionHistory:
         """Return when which revision was active on the leader, as it is recorded."""
         return self._lag_monitor.history
+
+    def replicas(self) -> Sequence[ReplicaReport]:
+        """Return what each replica last reported, by name."""
+        return self._presence.replicas
 
     def next_sync(self) -> datetime | None:
         """Return when the next sync begins; None if that is not known yet."""

@@ -7,6 +7,7 @@ Each member is written by one party and read by all replicas, within seconds:
 - `sync`: the last request to sync, by a user or by the replica that received it
 - `sync-request`: the same, by a user who waits until each replica has reported the result
 - `sync-answer.REPLICA`: the result of a replica's sync, see `sync_answer`
+- `replica.REPLICA`: what a replica reports about itself, see `replica`
 - `watchdog`: when the watchdog's alert was last delivered, by the replica that received it
 """
 

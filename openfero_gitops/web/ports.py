@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.replica import ReplicaReport
     from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
     from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.effects.unresolved import Unresolved
@@ -44,6 +45,10 @@ class ReplicaState(Protocol):
 
     def revisions(self) -> RevisionHistory:
         """Return when which revision was active on the leader, as it is recorded."""
+        ...
+
+    def replicas(self) -> Sequence[ReplicaReport]:
+        """Return what each replica last reported, by name."""
         ...
 
     def next_sync(self) -> datetime | None:

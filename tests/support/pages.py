@@ -28,6 +28,8 @@ from openfero_gitops.effects.unresolved import Unresolved, list_unresolved
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from openfero_gitops.domain.replica import ReplicaReport
+
 COMMIT = "4f1c9a2e7b5d8036c1e4a9f2b7d05c8e3a6f1b94"
 SIGNER = "ada@git.example SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
 OLDER = "0b7e2d9c4a1f8e5360d7b2c9e4a1f6835d0c7b2e"
@@ -56,6 +58,7 @@ class Showcase:
     paused: Pause | None = None
     beside: ReplicaLag | None = None
     approvals_verified: bool = False
+    reports: list[ReplicaReport] = field(default_factory=list)
     activations: RevisionHistory = field(default_factory=RevisionHistory)
 
     def about(self) -> About:
@@ -84,6 +87,10 @@ class Showcase:
     def revisions(self) -> RevisionHistory:
         """Return the record of active revisions."""
         return self.activations
+
+    def replicas(self) -> list[ReplicaReport]:
+        """Return the reports of the replicas."""
+        return self.reports
 
     def next_sync(self) -> datetime | None:
         """Return when the next sync begins."""

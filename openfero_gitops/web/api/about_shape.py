@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openfero_gitops.domain.pause import PauseCause
+from openfero_gitops.domain.setting import SettingOrigin
 from openfero_gitops.web.api.shape import Moment, Shape, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
+    from openfero_gitops.domain.replica import ReplicaReport
 
 
 class PauseShape(Shape):
@@ -26,6 +30,30 @@ class PauseShape(Shape):
     """The reason that was given."""
     message: Text
     """The cause in words, and how to resume."""
+
+
+class ReplicaShape(Shape):
+    """A replica, as it last reported itself."""
+
+    replica: Text
+    version: Text
+    commit: Text | None
+    """Its active commit; null if it has no catalog."""
+    started_at: Moment
+    at: Moment
+    """When it reported; it does every five minutes."""
+
+
+class SettingShape(Shape):
+    """A setting of this replica."""
+
+    flag: Text
+    variable: Text
+    """The environment variable that sets it, too."""
+    value: Text | None
+    """Its value, which is no secret; null if it has none."""
+    origin: SettingOrigin
+    """Where the value comes from."""
 
 
 class AboutShape(Shape):
@@ -54,10 +82,19 @@ class AboutShape(Shape):
     """This replica's term, if it leads."""
     pause: PauseShape | None
     """The pause of admission; null if there is none."""
+    replicas: list[ReplicaShape]
+    """All replicas that reported themselves in the last hour."""
+    settings: list[SettingShape]
+    """The settings of this replica."""
 
 
-def about_shape(value: About, leadership: Leadership, pause: Pause | None) -> AboutShape:
-    """Convert version, name and namespaces of a replica, and which replica leads."""
+def about_shape(
+    value: About,
+    leadership: Leadership,
+    pause: Pause | None,
+    replicas: Iterable[ReplicaReport] = (),
+) -> AboutShape:
+    """Convert what a replica is, its settings, which replicas there are, and which leads."""
     return AboutShape(
         name="openfero-gitops",
         version=value.version,
@@ -72,6 +109,25 @@ def about_shape(value: About, leadership: Leadership, pause: Pause | None) -> Ab
         leader=leadership.holder or None,
         term=leadership.term or None,
         pause=pause_shape(pause),
+        replicas=[
+            ReplicaShape(
+                replica=report.replica,
+                version=report.version,
+                commit=report.commit or None,
+                started_at=report.started_at,
+                at=report.at,
+            )
+            for report in replicas
+        ],
+        settings=[
+            SettingShape(
+                flag=setting.flag,
+                variable=setting.variable,
+                value=setting.value or None,
+                origin=setting.origin,
+            )
+            for setting in value.settings
+        ],
     )
 
 

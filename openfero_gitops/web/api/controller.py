@@ -52,7 +52,7 @@ def routes(state: ReplicaState) -> list[AnyRoute]:
         return sync_shape(state.sync(), state.lag())
 
     def build_about(_: Call[PathParameters, QueryParameters]) -> AboutShape:
-        return about_shape(state.about(), state.leadership(), state.pause())
+        return about_shape(state.about(), state.leadership(), state.pause(), state.replicas())
 
     return [
         Route(

@@ -11,6 +11,7 @@ from openfero_gitops.web.conditions import show_condition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from openfero_gitops.domain.replica import ReplicaReport
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.web.pages.site import Site, Visit
 
@@ -31,6 +32,14 @@ class SettingRow:
     is_default: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    """A replica, and whether it has probably stopped."""
+
+    report: ReplicaReport
+    is_stopped: bool
+
+
 def add(site: Site) -> None:
     """Serve the page."""
     site.add("/about", "about.html", build_about, title="About")
@@ -43,6 +52,10 @@ def build_about(visit: Visit) -> Mapping[str, Any]:
     return {
         "replica": replica,
         "leadership": visit.state.leadership(),
+        "replicas": [
+            ReplicaRow(report, is_stopped=report.is_stopped(visit.now))
+            for report in visit.state.replicas()
+        ],
         "conditions": [show_condition(c) for c in visit.attention.conditions],
         "set_rows": [row for row in rows if not row.is_default],
         "default_rows": [row for row in rows if row.is_default],

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.lease import Leadership
+from openfero_gitops.domain.replica import ReplicaReport
 from openfero_gitops.domain.setting import SettingInUse, SettingOrigin
+from openfero_gitops.web.api.endpoints import add_api
+from openfero_gitops.web.turns import Turns
 from tests.support import pages
-from tests.support.pages import REPLICA, Showcase
+from tests.support.pages import COMMIT, REPLICA, Showcase
+from tests.support.serving import OPEN, serving
 from tests.unit.web.test_pages import draw
 
 if TYPE_CHECKING:
@@ -103,3 +107,41 @@ async def test_settings_that_are_not_known_are_said_to_be() -> None:
     page = await draw(pages.quiet(NOW), "/about")
 
     assert "The settings of this replica are not known" in page.find("main").text
+
+
+async def test_replicas_are_listed() -> None:
+    """The leader, this replica, and one that has probably stopped."""
+    started = NOW - timedelta(hours=3)
+    reports = [
+        ReplicaReport(REPLICA, "1.2.3", COMMIT, started, NOW - timedelta(minutes=2)),
+        ReplicaReport("replica-b", "1.2.2", "", started, NOW - timedelta(minutes=20)),
+    ]
+    page = await draw(replace(pages.quiet(NOW), reports=reports), "/about")
+
+    own, other = page.find("ul", "replicas").all("li")
+    assert own.text.startswith(f"{REPLICA} leader this replica {COMMIT[:7]} version 1.2.3")
+    assert other.text.startswith("replica-b probably stopped no catalog version 1.2.2")
+    assert "reported 20m ago" in other.text
+
+
+async def test_the_api_has_replicas_and_settings() -> None:
+    """As on the page, in JSON."""
+    state = configured(setting("--ref", "main", SettingOrigin.FLAG))
+    report = ReplicaReport(REPLICA, "1.2.3", COMMIT, NOW - timedelta(hours=3), NOW)
+    state = replace(state, reports=[report])
+
+    async with serving(lambda app: add_api(app, state, OPEN, Turns(), now=lambda: NOW)) as client:
+        about = await (await client.get("/api/about")).json()
+
+    assert about["settings"] == [
+        {"flag": "--ref", "variable": "OPENFERO_GITOPS_REF", "value": "main", "origin": "flag"}
+    ]
+    assert about["replicas"] == [
+        {
+            "replica": REPLICA,
+            "version": "1.2.3",
+            "commit": COMMIT,
+            "startedAt": "2026-11-21T00:04:05.000000Z",
+            "at": "2026-11-21T03:04:05.000000Z",
+        }
+    ]

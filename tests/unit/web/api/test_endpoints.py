@@ -409,6 +409,8 @@ async def test_the_shape_of_about() -> None:
         "leader": "a",
         "term": "12",
         "pause": None,
+        "replicas": [],
+        "settings": [],
     }
 
 
