@@ -60,6 +60,7 @@ def build_about(visit: Visit) -> Mapping[str, Any]:
         "set_rows": [row for row in rows if not row.is_default],
         "default_rows": [row for row in rows if row.is_default],
         "sync": visit.state.sync(),
+        "caller": visit.caller,
     }
 
 

@@ -188,3 +188,14 @@ async def test_events_pass_the_proxy() -> None:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             async with asyncio.timeout(5):
                 assert await answer.content.readany()
+
+
+async def test_people_see_who_they_are() -> None:
+    """The page about the controller shows the name and the address that the proxy gave."""
+    installation = Installation("127.0.0.1")
+    async with installation.running() as (proxy, _, client):
+        headers = {"Cookie": "session=b", "Accept": "text/html"}
+        async with client.get(f"{proxy}/about", headers=headers) as answer:
+            text = await answer.text()
+    assert "berta@example.com" in text
+    assert "as the proxy 127.0.0.1 says" in text
