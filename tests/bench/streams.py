@@ -131,7 +131,7 @@ async def _measure(replica: Replica) -> str:
         f"{TRICKLING_BODIES} bodies that trickle; {PER_SECOND} new alerts a second.\n\n"
         f"{record.table(header, rows)}\n\n"
         f"With the clients, the median answer takes {ratio(idle, loaded, 0.5):.2f} times as long, "
-        f"and the slowest of 20 answers {ratio(idle, loaded, 0.95):.2f} times. The clients "
+        f"and the 95th percentile {ratio(idle, loaded, 0.95):.2f} times. The clients "
         f"received {received['events']:,} events, and connected again {received['again']} times."
     )
 
