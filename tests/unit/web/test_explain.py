@@ -250,6 +250,15 @@ async def test_the_api_without_a_catalog_says_so() -> None:
         assert answer.status == 503
 
 
+async def test_a_browser_sends_the_origin_of_the_form() -> None:
+    """Without a referrer it would send none, and the server would refuse the form."""
+    async with application(showing(answering())) as client:
+        answer = await client.get("/explain")
+
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert "form-action 'self'" in answer.headers["Content-Security-Policy"]
+
+
 async def test_hostile_texts_are_texts() -> None:
     """Names and labels of a pasted alert are escaped everywhere."""
     name = pages.SCRIPT
