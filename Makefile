@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint bench fuzz mutate chaos simulate \
 	sabotage soak \
-	cluster cluster-down docs lock clean
+	cluster cluster-down docs lock screenshots clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -91,6 +91,9 @@ cluster: ## Start a real Kubernetes control plane on loopback.
 
 cluster-down: ## Stop the control plane and delete its data.
 	@$(PYTHON) tests/cluster/controlplane.py down
+
+screenshots: $(VENV)/.dev ## Draw the pictures of the pages in docs/img.
+	@$(BIN)/python -m tests.support.screenshots
 
 docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 	@$(BIN)/python scripts/make_docs.py
