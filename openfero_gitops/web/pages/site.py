@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -288,8 +289,14 @@ def _templates() -> Environment:
         rfc3339=rfc3339,
         short=short,
     )
+    templates.filters["urlencode"] = _quote
     templates.globals["phases"] = PHASES
     return templates
+
+
+def _quote(text: str) -> str:
+    """Quote a text for an address; unlike Jinja's filter, also one that is not valid Unicode."""
+    return quote(text, safe="/", errors="replace")
 
 
 def _make_visible(value: Any) -> Any:
