@@ -369,6 +369,7 @@ class Controller:
             notifications=self._notifier,
             clock=self.clock,
             watchdog=self._watchdog,
+            unanswered=lambda: self.unanswered.record,
             stopping=self._stopping.is_set,
             next_sync=lambda: self._schedule.next_run,
             presence=self._presence,

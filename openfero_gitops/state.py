@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from openfero_gitops.catalog.presence import Presence
     from openfero_gitops.catalog.revisions import RevisionHistory
     from openfero_gitops.catalog.syncer import Syncer
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.lease import Leadership
@@ -184,6 +185,7 @@ class State:
         notifications: OptionalPart,
         clock: HealthSource,
         watchdog: OptionalPart,
+        unanswered: Callable[[], UnansweredRecord],
         stopping: Callable[[], bool],
         next_sync: Callable[[], datetime | None],
         presence: Presence,
@@ -204,6 +206,7 @@ class State:
         self._notifications = notifications
         self._clock = clock
         self._watchdog = watchdog
+        self._unanswered = unanswered
         self._stopping = stopping
         self._next_sync = next_sync
         self._presence = presence
@@ -236,6 +239,10 @@ class State:
     def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
         return self._lag_monitor.lag
+
+    def unanswered(self) -> UnansweredRecord:
+        """Return the alerts of the last day that got no Job, of all replicas."""
+        return self._unanswered()
 
     def revisions(self) -> RevisionHistory:
         """Return when which revision was active on the leader, as it is recorded."""

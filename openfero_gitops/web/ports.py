@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.catalog.revisions import RevisionHistory
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.catalog import Catalog, Snapshot
@@ -41,6 +42,10 @@ class ReplicaState(Protocol):
 
     def lag(self) -> ReplicaLag | None:
         """Compare this replica's commit with the leader's; None if unknown."""
+        ...
+
+    def unanswered(self) -> UnansweredRecord:
+        """Return the alerts of the last day that got no Job, of all replicas."""
         ...
 
     def revisions(self) -> RevisionHistory:

@@ -31,7 +31,7 @@ from openfero_gitops.web.refusals import Refusals
 from openfero_gitops.web.stream.route import add_events
 from openfero_gitops.web.swagger import add_swagger
 from openfero_gitops.web.turns import Turns
-from openfero_gitops.web.webhook import add_webhook
+from openfero_gitops.web.webhook import add_alerts_check, add_webhook
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,6 +174,8 @@ class Server:
             links=links,
             reviewed=reviewed,
         )
+        if pages is not webhook:
+            add_alerts_check(pages.app, web_guard)
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []

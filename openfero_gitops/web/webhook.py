@@ -24,12 +24,17 @@ from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of, problem_respon
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aiohttp.typedefs import Handler
+
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.ports import Deliveries, Exposition
 
 _log = structlog.get_logger(__name__)
+
+#: The page of alerts, if the application serves pages.
+ALERTS_PAGE: Final[web.AppKey[Handler]] = web.AppKey("alerts page")
 
 #: The memory of all deliveries in progress, by the size that one may have. The largest valid
 #: delivery needs less than three quarters of it.
@@ -115,13 +120,22 @@ def add_webhook(
         elif isinstance(error, Overloaded):
             exposition.refused(Reason.BUSY.value)
 
-    async def get(request: web.Request) -> web.Response:
-        guard.check(request)
-        return web.json_response("OK")
-
     # People write a trailing slash.
     serve(app, DELIVER, deliver, also=[f"{DELIVER.path}/"])
     serve(app, DELIVER_TO_ALERT, deliver, also=[f"{DELIVER_TO_ALERT.path}/"])
+    add_alerts_check(app, guard)
+
+
+def add_alerts_check(app: web.Application, guard: Guard) -> None:
+    """Serve OpenFero's `GET /alerts`, and to browsers the page of alerts if it is served here."""
+
+    async def get(request: web.Request) -> web.StreamResponse:
+        page = app.get(ALERTS_PAGE)
+        if page is not None and "text/html" in request.headers.get("Accept", ""):
+            return await page(request)
+        guard.check(request)
+        return web.json_response("OK")
+
     serve(app, ALERTS_OK, get, also=[f"{ALERTS_OK.path}/"])
 
 

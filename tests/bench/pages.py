@@ -132,6 +132,7 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         notifications=part,
         clock=part,
         watchdog=part,
+        unanswered=sample.unanswered,
         stopping=lambda: False,
         now=lambda: _NOW,
     )

@@ -21,6 +21,7 @@ from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.models import Reset
 from openfero_gitops.web.stream.route import add_events
 from openfero_gitops.web.stream.streams import EventStreams
+from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import pages
 from tests.support.chromium import chromium
 from tests.support.pages import COMMIT, Showcase, remediation
@@ -101,6 +102,7 @@ class Site:
         app = web.Application(middlewares=[count, problems])
         add_events(app, self.streams, Guard(None, certificate=False))
         add_pages(app, self.shown, Guard(None, certificate=False))
+        add_alerts_check(app, Guard(None, certificate=False))
         # (The controller's own server notices by itself that a stream's client has left.)
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=1, handler_cancellation=True

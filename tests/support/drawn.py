@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
+from openfero_gitops.web.webhook import add_alerts_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,13 +113,14 @@ def application(state: Showcase, guard: Guard = OPEN) -> TestClient:
     """Serve the pages of a state, as the server does."""
     app = web.Application(middlewares=[problems])
     add_pages(app, state, guard, now=lambda: state.moment)
+    add_alerts_check(app, guard)
     return TestClient(TestServer(app))
 
 
 async def draw(state: Showcase, address: str = "/") -> Element:
     """Request a page and parse it."""
     async with application(state) as client:
-        answer = await client.get(address)
+        answer = await client.get(address, headers={"Accept": "text/html"})
         assert answer.status == 200, await answer.text()
         assert answer.content_type == "text/html"
         return Reader(await answer.text()).root

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from openfero_gitops.admission.decide import Decision, decide
 from openfero_gitops.admission.not_helping import NotHelping, list_not_helping
 from openfero_gitops.catalog.revisions import RevisionHistory
-from openfero_gitops.domain.alert import Status, incident_digest
+from openfero_gitops.delivery.unanswered import EMPTY, UnansweredRecord, merge, record_of
+from openfero_gitops.domain.alert import Alert, Status, incident_digest
+from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision, SourceFile
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import About, Condition
@@ -18,7 +20,8 @@ from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Form, Operario, Options, Origin
 from openfero_gitops.domain.pause import Pause, pause_in_git
 from openfero_gitops.domain.problem import Ignored, Problem, Severity
-from openfero_gitops.domain.remediation import FINAL, JobKey, Phase, Remediation
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import FINAL, JobKey, Outcome, Phase, Remediation
 from openfero_gitops.domain.sync import ReplicaLag, SyncStatus
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.effects.assess import Assessment, assess
@@ -60,6 +63,7 @@ class Showcase:
     approvals_verified: bool = False
     reports: list[ReplicaReport] = field(default_factory=list)
     activations: RevisionHistory = field(default_factory=RevisionHistory)
+    alerts: UnansweredRecord = EMPTY
 
     def about(self) -> About:
         """Return fixed values."""
@@ -83,6 +87,10 @@ class Showcase:
     def lag(self) -> ReplicaLag | None:
         """Return how the replica compares with the leader."""
         return self.beside
+
+    def unanswered(self) -> UnansweredRecord:
+        """Return the alerts without a Job."""
+        return self.alerts
 
     def revisions(self) -> RevisionHistory:
         """Return the record of active revisions."""
@@ -428,7 +436,31 @@ def busy(moment: datetime) -> Showcase:
         error=f"git fetch {REPOSITORY}: could not resolve host git.example.com",
         failing_since=ago(minutes=21),
     )
-    return Showcase(moment, active, failing, jobs)
+    return Showcase(moment, active, failing, jobs, alerts=unanswered(moment))
+
+
+def unanswered(moment: datetime) -> UnansweredRecord:
+    """Make alerts without a Job: of each reason, one often, and one that is resolved."""
+    record = EMPTY
+    for hours, name, status, reason in (
+        (9.0, "KubePodCrashLooping", Status.RESOLVED, Reason.NO_OPERARIO),
+        (6.0, "HighLatency", Status.FIRING, Reason.NO_OPERARIO),
+        (5.0, "CertificateExpiresSoon", Status.FIRING, Reason.MATCHERS),
+        (0.5, "HighLatency", Status.FIRING, Reason.NO_OPERARIO),
+        (0.2, "KubeJobFailed", Status.FIRING, Reason.OWN_JOB),
+    ):
+        alert = Alert(
+            status,
+            {"alertname": name, "namespace": "shop", "service": "checkout", "severity": "warning"},
+            {"summary": "Answers of checkout take 2.4 s (limit 1 s)"},
+            moment - timedelta(hours=9.5),
+            None,
+            "https://prometheus.example.com/graph",
+            "",
+        )
+        item = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+        record = merge(record, record_of([item], moment - timedelta(hours=hours), frozenset()))
+    return record
 
 
 #: The file of the operario that has a history, with an option that has no effect.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openfero_gitops.web.api import controller, operarios, remediations
+from openfero_gitops.web.api import alerts, controller, operarios, remediations
 from openfero_gitops.web.api.openapi import add_document
 from openfero_gitops.web.api.operation import operations_of
 from openfero_gitops.web.api.route import add_route
@@ -32,6 +32,7 @@ def add_api(
     """Serve `/api/…` and `/openapi.json`, which also describes `apps`, of other listeners."""
     for route in (
         *remediations.routes(state),
+        *alerts.routes(state, now),
         *operarios.routes(state, now),
         *controller.routes(state),
     ):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.pages import (
     about,
+    alerts,
     explain,
     operario,
     operarios,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from openfero_gitops.web.reviewed import ReviewedReader
 
 #: In the order of the navigation.
-_PAGES: Final = (overview, remediations, operarios, problems, explain)
+_PAGES: Final = (overview, alerts, remediations, operarios, problems, explain)
 #: For the bodies of forms, where no listener shares its budget.
 _BUDGET_BYTES: Final = 16 * 2**20
 

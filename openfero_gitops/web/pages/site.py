@@ -106,7 +106,7 @@ class Site:
         budget: BodyBudget,
     ) -> None:
         """Serve the static files; pages are added."""
-        self._app = app
+        self.app = app
         #: For a page's `load`: the state of the replica, turns, the time, the memory for bodies.
         self.state = state
         self.turns = turns
@@ -144,14 +144,14 @@ class Site:
         `build` and `load` may raise `web.HTTPException`, which is shown as a page.
         """
         handler = self.page(path, template, build, load, title=title, section=section, still=still)
-        self._app.router.add_get(path, handler)
+        self.app.router.add_get(path, handler)
 
     def add_form(
         self, path: str, handler: Callable[[web.Request], Awaitable[web.Response]]
     ) -> None:
         """Serve a page also for the form on it."""
-        self._app.router.add_get(path, handler)
-        self._app.router.add_post(path, handler)
+        self.app.router.add_get(path, handler)
+        self.app.router.add_post(path, handler)
 
     def page(
         self,

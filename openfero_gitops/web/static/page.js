@@ -204,6 +204,8 @@
       // Not a relative address: fetch() refuses one if the page has credentials in its address.
       const response = await fetch(location.origin + location.pathname + location.search, {
         cache: "no-store",
+        // As the browser asked for it: /alerts answers other clients otherwise.
+        headers: { Accept: "text/html" },
         signal: controller.signal,
       });
       if (!response.ok) throw new Error(`HTTP ${response.status} ${response.statusText}`);

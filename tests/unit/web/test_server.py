@@ -167,8 +167,11 @@ async def test_the_webhook_can_be_exposed_alone() -> None:
             assert (await send("GET", f"http://{reading}{path}"))[0] == 200
         for path in ("/alerts", "/alert", "/alerts/", "/alert/"):
             assert (await send("POST", f"http://{webhook}{path}", json=BODY))[0] == 200
-            assert (await send("POST", f"http://{reading}{path}", json=BODY))[0] == 404
-        assert (await send("GET", f"http://{reading}/alerts"))[0] == 404
+            # Pages are read at the same address.
+            expected = 405 if path.startswith("/alerts") else 404
+            status, _ = await send("POST", f"http://{reading}{path}", json=BODY)
+            assert status == expected
+        assert (await send("GET", f"http://{reading}/alerts"))[0] == 200
         assert (await send("GET", f"http://{webhook}/alerts/"))[0] == 200
     assert len(inbox.groups) == 4
 

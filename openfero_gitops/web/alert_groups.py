@@ -1,0 +1,189 @@
+"""Groups every alert that came by its name: the answered ones, which are the Jobs, and the others.
+
+An alert fires until it was last heard as resolved, by the record of alerts without a Job or by the
+Job of the firing alert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from openfero_gitops.delivery.unanswered import INCIDENT_CHARACTERS, RETENTION, seconds_of
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from openfero_gitops.delivery.unanswered import Kind, Unanswered, UnansweredRecord
+    from openfero_gitops.domain.remediation import Remediation
+
+#: Of the strip: half an hour each.
+_CELLS: Final = 48
+_CELL_SECONDS: Final = int(RETENTION.total_seconds()) // _CELLS
+_BAD_EFFECTS: Final = frozenset({Effect.NOT_HEALED})
+
+
+class GroupState(StrEnum):
+    """What a group of alerts can be selected by."""
+
+    FIRING = "firing"
+    RESOLVED = "resolved"
+    UNANSWERED = "unanswered"
+    ANSWERED = "answered"
+    HEALED = "healed"
+
+
+class Tone(StrEnum):
+    """How half an hour of the strip is drawn; later members hide earlier ones."""
+
+    HEARD = "heard"
+    DONE = "done"
+    HEALED = "healed"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAlerts:
+    """The alerts with one name.
+
+    Attributes:
+        name: of the alerts.
+        kinds: those without a Job, the most recently heard first.
+        jobs: the remediations of the others, newest first.
+        firing: alerts that fire now, as far as it is known.
+        first: when the first was heard.
+        last: when the last was heard.
+    """
+
+    name: str
+    kinds: Sequence[tuple[Kind, Unanswered]]
+    jobs: Sequence[Remediation]
+    firing: int
+    first: datetime
+    last: datetime
+
+    @property
+    def states(self) -> frozenset[GroupState]:
+        """Everything that the group is selected by."""
+        states = {GroupState.FIRING if self.firing else GroupState.RESOLVED}
+        if any(needs_answer(kind) for kind, _ in self.kinds):
+            states.add(GroupState.UNANSWERED)
+        if self.jobs:
+            states.add(GroupState.ANSWERED)
+        if any(job.effect is Effect.HEALED for job in self.jobs):
+            states.add(GroupState.HEALED)
+        return frozenset(states)
+
+    def texts(self) -> Iterator[str]:
+        """Yield what is searched."""
+        yield self.name
+        for kind, unanswered in self.kinds:
+            yield from kind
+            yield unanswered.sample.message
+            for values in (unanswered.sample.labels, unanswered.sample.annotations):
+                yield from (f"{name}={text}" for name, text in values.items())
+        for job in self.jobs:
+            yield from (job.operario, str(job.key), job.phase.value)
+            yield from (f"{name}={text}" for name, text in job.labels.items())
+
+    def strip(self, now: datetime) -> list[tuple[int, Tone]]:
+        """The half hours of the last day in which something was heard, counted from the oldest."""
+        oldest = seconds_of(now - RETENTION)
+        cells: dict[int, Tone] = {}
+
+        def mark(first: int, last: int, tone: Tone) -> None:
+            start = max((first - oldest) // _CELL_SECONDS, 0)
+            end = min((last - oldest) // _CELL_SECONDS, _CELLS - 1)
+            for cell in range(start, end + 1):
+                cells[cell] = max(tone, cells.get(cell, tone), key=_ORDER.__getitem__)
+
+        for kind, unanswered in self.kinds:
+            if kind.status != Status.RESOLVED:
+                for heard in unanswered.occurrences.values():
+                    mark(heard.first, heard.last, Tone.HEARD)
+        for job in self.jobs:
+            end = job.finished_at or job.received_at
+            if seconds_of(end) >= oldest:
+                mark(seconds_of(job.received_at), seconds_of(end), _tone(job))
+        return sorted(cells.items())
+
+
+_ORDER: Final = {tone: number for number, tone in enumerate(Tone)}
+
+
+def needs_answer(kind: Kind) -> bool:
+    """Whether an alert should perhaps have got a Job; a resolved one seldom needs one."""
+    return kind.status != Status.RESOLVED
+
+
+def group_alerts(
+    record: UnansweredRecord, remediations: Iterable[Remediation]
+) -> list[NamedAlerts]:
+    """Group alerts by name, the most recently heard first."""
+    kinds: dict[str, list[tuple[Kind, Unanswered]]] = {}
+    jobs: dict[str, list[Remediation]] = {}
+    for kind, unanswered in record.kinds.items():
+        kinds.setdefault(kind.alertname, []).append((kind, unanswered))
+    for remediation in remediations:
+        jobs.setdefault(remediation.alertname, []).append(remediation)
+    groups = [
+        _group(name, kinds.get(name, []), jobs.get(name, [])) for name in kinds.keys() | jobs.keys()
+    ]
+    return sorted(groups, key=lambda group: (-group.last.timestamp(), group.name))
+
+
+def time_of(seconds: int) -> datetime | None:
+    """Return a time of the record; None for none."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediation]) -> NamedAlerts:
+    kinds.sort(key=lambda entry: (-entry[1].last, entry[0]))
+    jobs.sort(key=lambda job: job.order, reverse=True)
+    times = [job.received_at for job in jobs] + [job.delivered_at for job in jobs]
+    times += [job.resolved_at for job in jobs if job.resolved_at]
+    epoch = datetime.fromtimestamp(0, UTC)
+    for _, unanswered in kinds:
+        times += [
+            epoch + timedelta(seconds=unanswered.first),
+            epoch + timedelta(seconds=unanswered.last),
+        ]
+    return NamedAlerts(name, kinds, jobs, _count_firing(kinds, jobs), min(times), max(times))
+
+
+def _count_firing(kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]) -> int:
+    """Count the incidents that were heard last as firing."""
+    firing: dict[str, int] = {}
+    resolved: dict[str, int] = {}
+
+    def hear(at: dict[str, int], incident: str, seconds: int) -> None:
+        at[incident] = max(seconds, at.get(incident, 0))
+
+    for kind, unanswered in kinds:
+        if kind.reason == Reason.STILL_FIRING or kind.status not in (
+            Status.FIRING,
+            Status.RESOLVED,
+        ):
+            continue
+        at = firing if kind.status == Status.FIRING else resolved
+        for key, heard in unanswered.occurrences.items():
+            hear(at, key.incident, heard.last)
+    for job in jobs:
+        if job.status is Status.FIRING:
+            incident = job.incident[:INCIDENT_CHARACTERS]
+            if job.resolved_at is not None:
+                hear(resolved, incident, seconds_of(job.resolved_at))
+            hear(firing, incident, seconds_of(job.received_at))
+    return sum(seconds > resolved.get(incident, 0) for incident, seconds in firing.items())
+
+
+def _tone(job: Remediation) -> Tone:
+    if job.phase is Phase.FAILED or job.effect in _BAD_EFFECTS:
+        return Tone.BAD
+    return Tone.HEALED if job.effect is Effect.HEALED else Tone.DONE

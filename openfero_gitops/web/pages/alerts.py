@@ -1,0 +1,182 @@
+"""The page `/alerts`: every alert that came, by name, and what was done or why nothing was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.web.alert_groups import GroupState, group_alerts, time_of
+from openfero_gitops.web.pages.listing import Paging, contains_words, read_page
+from openfero_gitops.web.webhook import ALERTS_PAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from multidict import MultiMapping
+
+    from openfero_gitops.delivery.unanswered import Kind, Sample, Unanswered
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.web.alert_groups import NamedAlerts, Tone
+    from openfero_gitops.web.pages.site import Site, Visit
+
+_PATH: Final = "alerts"
+_GROUPS: Final = 50
+_JOBS: Final = 5
+_NEEDS_NOTHING: Final = (
+    "This is normal: a resolved alert needs an operario only if something must be undone."
+)
+#: What to do next, by reason.
+_ADVICE: Final = {
+    Reason.NO_OPERARIO: "Add an operario for this alert, or leave it to people.",
+    Reason.MATCHERS: "Compare the labels with the matchers of the operarios.",
+    Reason.DISABLED: "Set enabled to true in the operario to remediate it.",
+    Reason.OWN_JOB: "See why the Job has this alert. No operario is needed.",
+    Reason.OWN_ALERT: "Nothing to do: route it to people.",
+    Reason.STILL_FIRING: "Nothing to do: it is resolved when the other replica resolves it.",
+    Reason.INVALID_ALERT: "Correct the sender, or the rule of the alert.",
+}
+_REPEATED: Final = "Alertmanager repeats the delivery. If it goes on, see the page About."
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFilter:
+    """Which alerts are shown; empty members select all.
+
+    Attributes:
+        state: a `GroupState`.
+        q: words that all occur in a name, label, annotation, reason or Job.
+        open: `all` to open all groups.
+    """
+
+    state: str = ""
+    q: str = ""
+    open: str = ""
+
+    def address(self, page: int = 1) -> str:
+        """The address of a page with this filter, relative to `/`."""
+        pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        pairs = [(name, value) for name, value in pairs if value]
+        if page > 1:
+            pairs.append(("page", str(page)))
+        return f"{_PATH}?{urlencode(pairs)}" if pairs else _PATH
+
+
+def read_filter(query: MultiMapping[str]) -> AlertFilter:
+    """Read the filter of an address.
+
+    Raises:
+        web.HTTPBadRequest: a value is not known.
+    """
+    wanted = AlertFilter(*(query.get(field.name, "").strip() for field in fields(AlertFilter)))
+    if wanted.state not in ("", *GroupState):
+        raise web.HTTPBadRequest(
+            text=f"unknown state {wanted.state[:60]!r}; use {', '.join(GroupState)}"
+        )
+    if wanted.open not in ("", "all"):
+        raise web.HTTPBadRequest(text="open must be all, or left out")
+    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """Alerts of one name, status and reason that got no Job."""
+
+    kind: Kind
+    count: str
+    first: datetime | None
+    last: datetime | None
+    why: str
+    advice: str
+    sample: Sample
+    sample_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """The alerts of one name, as they are drawn."""
+
+    alerts: NamedAlerts
+    kinds: Sequence[KindRow]
+    jobs: Sequence[Remediation]
+    strip: Sequence[tuple[int, Tone]]
+    unanswered: bool
+
+    @property
+    def strip_text(self) -> str:
+        """What the strip shows, in words."""
+        halves = f"heard in {len(self.strip)} of the 48 half hours" if self.strip else "nothing"
+        return f"Last 24 hours: {halves}"
+
+
+def add(site: Site) -> None:
+    """Serve `/alerts` to browsers; other clients get OpenFero's answer at the same address."""
+    site.app[ALERTS_PAGE] = site.page("/alerts", "alert_list.html", build, title="Alerts")
+
+
+def build(visit: Visit) -> dict[str, Any]:
+    """Compute the variables of the template."""
+    wanted, record = read_filter(visit.query), visit.state.unanswered()
+    everything = group_alerts(record, visit.state.remediations())
+    matching = [g for g in everything if contains_words(wanted.q, g.texts() if wanted.q else ())]
+    states = [(group, group.states) for group in matching]
+    shown = [group for group, has in states if not wanted.state or wanted.state in has]
+    paging = Paging(len(shown), _GROUPS, read_page(visit.query))
+    counts = {state: sum(state in has for _, has in states) for state in GroupState}
+    chips = [("All", len(matching), replace(wanted, state="").address(), not wanted.state)]
+    chips += [
+        (
+            state.capitalize(),
+            counts[state],
+            replace(wanted, state=state).address(),
+            wanted.state == state,
+        )
+        for state in GroupState
+    ]
+    other = replace(wanted, open="" if wanted.open else "all")
+    return {
+        "wanted": wanted,
+        "total": len(everything),
+        "complete": record.is_complete(visit.now),
+        "groups": [_row(group, visit.now) for group in paging.cut(shown)],
+        "paging": paging,
+        "chips": chips,
+        "other_open": other.address(paging.page),
+    }
+
+
+def _row(group: NamedAlerts, now: datetime) -> GroupRow:
+    return GroupRow(
+        group,
+        [_kind_row(kind, unanswered, now) for kind, unanswered in group.kinds],
+        group.jobs[:_JOBS],
+        group.strip(now),
+        GroupState.UNANSWERED in group.states,
+    )
+
+
+def _kind_row(kind: Kind, unanswered: Unanswered, now: datetime) -> KindRow:
+    sample, number = unanswered.sample, len(unanswered.occurrences)
+    count = f"{number:,}" if unanswered.is_complete(now) else f"at least {number:,}"
+    reason = next((reason for reason in Reason if reason.value == kind.reason), None)
+    why = sample.message or (reason.text if reason else kind.reason)
+    if kind.status == "resolved" and reason in (Reason.NO_OPERARIO, Reason.MATCHERS):
+        advice = _NEEDS_NOTHING
+    else:
+        advice = _ADVICE.get(reason, _REPEATED) if reason else _REPEATED
+    start = time_of(sample.start)
+    alert = {
+        "status": kind.status or "firing",
+        "labels": dict(sample.labels),
+        "annotations": dict(sample.annotations),
+        **({"startsAt": format_time(start)} if start else {}),
+    }
+    first, last = time_of(unanswered.first), time_of(unanswered.last)
+    text = json.dumps(alert, indent=2, ensure_ascii=False)
+    return KindRow(kind, count, first, last, why, advice, sample, text)

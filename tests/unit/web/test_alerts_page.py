@@ -1,0 +1,133 @@
+"""The page of alerts: what came, what was done, and why nothing was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from openfero_gitops.delivery.unanswered import merge, record_of
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.answer import Item
+from openfero_gitops.domain.labels import REPLICA_LABELS
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Outcome
+from openfero_gitops.web.alert_groups import GroupState, group_alerts
+from openfero_gitops.web.api.endpoints import add_api
+from openfero_gitops.web.errors import problems
+from openfero_gitops.web.turns import Turns
+from tests.support import build, pages
+from tests.support.drawn import OPEN, application, draw
+
+NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
+
+
+def item(name: str, status: Status = Status.FIRING, **labels: str) -> Item:
+    """An alert that no operario answers."""
+    alert = build.alert(labels={"alertname": name, **labels}, status=status)
+    return Item(alert, Outcome.NO_MATCH, Reason.NO_OPERARIO, Reason.NO_OPERARIO.text)
+
+
+def heard(*items: Item, minutes: float = 0):  # noqa: ANN201
+    """The record of one delivery."""
+    return record_of(items, NOW + timedelta(minutes=minutes), REPLICA_LABELS)
+
+
+def test_an_alert_fires_until_it_is_resolved() -> None:
+    """Each by its labels; a name with one that fires is firing."""
+    record = heard(item("A", pod="1"), item("A", pod="2"))
+    record = merge(record, heard(item("A", Status.RESOLVED, pod="1"), minutes=5))
+    (group,) = group_alerts(record, ())
+    assert group.firing == 1
+    record = merge(record, heard(item("A", Status.RESOLVED, pod="2"), minutes=6))
+    (group,) = group_alerts(record, ())
+    assert (group.firing, group.states) == (0, {GroupState.RESOLVED, GroupState.UNANSWERED})
+
+
+def test_a_resolved_alert_needs_no_job() -> None:
+    """So that it is not listed as unanswered."""
+    (group,) = group_alerts(heard(item("A", Status.RESOLVED)), ())
+    assert group.states == {GroupState.RESOLVED}
+
+
+def test_jobs_are_grouped_with_alerts_of_the_same_name() -> None:
+    """The most recently heard name comes first."""
+    shown = pages.busy(NOW)
+    groups = group_alerts(shown.unanswered(), shown.remediations())
+    names = [group.name for group in groups]
+    assert names == sorted(set(names), key=names.index)
+    assert {"HighLatency", "KubePodCrashLooping"} <= set(names)
+    assert [g.last for g in groups] == sorted((g.last for g in groups), reverse=True)
+    crashing = next(group for group in groups if group.name == "KubePodCrashLooping")
+    assert crashing.jobs
+    assert crashing.kinds
+
+
+def test_the_strip_shows_when_an_alert_was_heard() -> None:
+    """From the first to the last time, in half hours."""
+    record = merge(heard(item("A")), heard(item("A"), minutes=90))
+    (group,) = group_alerts(record, ())
+    cells = [cell for cell, _ in group.strip(NOW + timedelta(hours=24))]
+    assert cells == [0, 1, 2, 3]
+
+
+async def test_the_page_says_why_there_is_no_job_and_what_to_do() -> None:
+    """With the labels of the last alert; groups are open by a link, without JavaScript."""
+    shown = pages.busy(NOW)
+    closed = await draw(shown, "/alerts?q=HighLatency")
+    assert "Open all" in closed.text
+    page = await draw(shown, "/alerts?q=HighLatency&open=all&state=unanswered")
+    assert "no operario in the active catalog matches this alert and its status" in page.text
+    assert "Add an operario for this alert" in page.text
+    assert "service=checkout" in page.text
+    assert "CertificateExpiresSoon" not in page.text
+
+
+async def test_hostile_alerts_are_shown_as_text() -> None:
+    """Their labels, too."""
+    hostile = "<script>alert(1)</script>\u202e"
+    shown = replace(pages.quiet(NOW), alerts=heard(item(hostile, pod=hostile)))
+    page = await draw(shown, "/alerts?open=all")
+    assert "<script>alert(1)</script>" in page.text
+    assert "\u202e" not in page.text
+
+
+async def test_an_empty_page_says_what_to_do() -> None:
+    """Nothing came yet."""
+    page = await draw(pages.quiet(NOW), "/alerts")
+    assert "No alerts yet." in page.text
+    assert "send_resolved" in page.text
+
+
+@pytest.mark.parametrize("address", ["/alerts?state=odd", "/alerts?open=some", "/alerts?page=0"])
+async def test_unknown_filters_are_refused(address: str) -> None:
+    """A misspelled filter must not hide alerts."""
+    async with application(pages.quiet(NOW)) as client:
+        answer = await client.get(address, headers={"Accept": "text/html"})
+        assert answer.status == 400
+
+
+async def test_other_clients_get_the_answer_of_openfero() -> None:
+    """Its health check reads the text OK."""
+    async with application(pages.quiet(NOW)) as client:
+        answer = await client.get("/alerts")
+        assert (answer.status, await answer.json()) == (200, "OK")
+
+
+async def test_the_api_has_the_shape_of_openfero() -> None:
+    """An array, newest first, with the Job where there is one, and searched by `q`."""
+    app = web.Application(middlewares=[problems])
+    add_api(app, pages.busy(NOW), OPEN, Turns(), now=lambda: NOW)
+    async with TestClient(TestServer(app)) as client:
+        entries = await (await client.get("/api/alerts")).json()
+        times = [entry["timestamp"] for entry in entries]
+        assert times == sorted(times, reverse=True)
+        assert {entry["status"] for entry in entries} == {"firing", "resolved"}
+        assert {"jobInfo" in entry for entry in entries} == {True, False}
+        found = await (await client.get("/api/alerts?q=highlatency&limit=5")).json()
+        assert [entry["alert"]["labels"]["alertname"] for entry in found] == ["HighLatency"]
+        assert (found[0]["reason"], found[0]["count"]) == ("no-operario", 1)
+        assert (await client.get("/api/alerts?limit=0")).status == 400
