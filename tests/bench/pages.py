@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import Condition
 from openfero_gitops.domain.problem import Problem, Severity
@@ -115,6 +116,8 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         pause=None,
         lag=None,
         trouble="",
+        replicas=(),
+        history=RevisionHistory(),
         problems=lambda _: (),
         is_approval_verified=lambda _: False,
     )
@@ -122,6 +125,8 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         sample.about(),
         syncer=part,
         lag_monitor=part,
+        next_sync=lambda: None,
+        presence=part,
         elector=SimpleNamespace(status=sample.leadership()),  # type: ignore[arg-type]
         observer=part,
         view=view,
