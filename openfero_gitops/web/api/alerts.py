@@ -7,18 +7,20 @@ OpenFero's members are `alert`, `status`, `timestamp` and `jobInfo`; the others 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
 
 from openfero_gitops.delivery.unanswered import most_recent
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.web.alert_groups import time_of
+from openfero_gitops.web.api.openfero_shape import UNKNOWN_IMAGE, first_image
 from openfero_gitops.web.api.operation import Tag
-from openfero_gitops.web.api.parameters import MAX_LIMIT, PathParameters, QueryParameters
+from openfero_gitops.web.api.paging import take_page
+from openfero_gitops.web.api.parameters import PagingQuery, PathParameters
+from openfero_gitops.web.api.remediations import arrival
 from openfero_gitops.web.api.route import AnyRoute, Call, Route
-from openfero_gitops.web.api.shape import OMITTED, Moment, Shape, Text
+from openfero_gitops.web.api.shape import OMITTED, Moment, PlainPage, Shape, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,13 +31,12 @@ if TYPE_CHECKING:
     from openfero_gitops.web.ports import ReplicaState
 
 
-class AlertQuery(QueryParameters):
+class AlertQuery(PagingQuery):
     """What to search, and how much to list."""
 
     q: str = ""
-    """Only alerts with this text in a label, an annotation, the status, the reason or the Job."""
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
-    """The maximum number of items: the newest."""
+    """Only alerts with this text, whatever its case, in the value of a label or annotation, in the
+    status, the reason, or the name, operario or image of the Job."""
 
 
 class AlertShape(Shape):
@@ -48,11 +49,15 @@ class AlertShape(Shape):
 
 
 class AlertJobShape(Shape):
-    """The Job of an alert; `configMapName` is the name of the operario."""
+    """The Job of an alert; `configMapName` is the name of the operario.
+
+    `image` is that of the operario's first container in the active catalog, or `unknown`.
+    """
 
     config_map_name: Text
     job_name: Text
     namespace: Text
+    image: Text
     phase: Text
     effect: Annotated[Text | None, OMITTED] = None
 
@@ -80,7 +85,7 @@ class AlertEntryShape(Shape):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    at: datetime
+    position: str  # unique, and newer ones sort after older ones
     texts: Callable[[], Iterable[str]]
     shape: Callable[[], AlertEntryShape]
 
@@ -88,8 +93,12 @@ class _Entry:
 def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
     """Return `/api/alerts`."""
 
-    def build(call: Call[PathParameters, AlertQuery]) -> list[AlertEntryShape]:
-        entries = [_of_job(job) for job in state.remediations()]
+    def build(call: Call[PathParameters, AlertQuery]) -> PlainPage[AlertEntryShape]:
+        catalog = state.catalog()
+        images = {o.name: first_image(o) for o in catalog.operarios} if catalog else {}
+        entries = [
+            _of_job(job, images.get(job.operario, UNKNOWN_IMAGE)) for job in state.remediations()
+        ]
         moment = now()
         entries += [
             _of_kind(kind, alerts, moment) for kind, alerts in most_recent(state.unanswered())
@@ -100,8 +109,8 @@ def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
                 for entry in entries
                 if any(wanted in text.casefold() for text in entry.texts())
             ]
-        entries.sort(key=lambda entry: entry.at, reverse=True)
-        return [entry.shape() for entry in entries[: call.query.limit]]
+        page, following = take_page(entries, lambda entry: entry.position, call, descending=True)
+        return PlainPage((entry.shape() for entry in page), following)
 
     return [
         Route(
@@ -113,16 +122,16 @@ def routes(state: ReplicaState, now: Callable[[], datetime]) -> list[AnyRoute]:
             query=AlertQuery,
             description=(
                 "Alerts with a Job, and for 24 hours those without one. OpenFero's client reads "
-                "`alert`, `status`, `timestamp` and `jobInfo`."
+                "`alert`, `status`, `timestamp` and `jobInfo`. The header Link has the next page."
             ),
         )
     ]
 
 
-def _of_job(job: Remediation) -> _Entry:
+def _of_job(job: Remediation, image: str) -> _Entry:
     def texts() -> Iterable[str]:
-        yield from (*job.labels, *job.labels.values())
-        yield from (job.alertname, job.status, job.reason, job.operario, job.key.name)
+        yield from job.labels.values()
+        yield from (job.alertname, job.status, job.reason, job.operario, job.key.name, image)
 
     def shape() -> AlertEntryShape:
         return AlertEntryShape(
@@ -138,6 +147,7 @@ def _of_job(job: Remediation) -> _Entry:
                 config_map_name=job.operario,
                 job_name=job.key.name,
                 namespace=job.key.namespace,
+                image=image,
                 phase=job.phase.value,
                 effect=job.effect.value if job.effect else None,
             ),
@@ -150,7 +160,7 @@ def _of_job(job: Remediation) -> _Entry:
             message=job.message or None,
         )
 
-    return _Entry(job.received_at, texts, shape)
+    return _Entry(arrival(job), texts, shape)
 
 
 def _of_kind(kind: Kind, alerts: Unanswered, now: datetime) -> _Entry:
@@ -162,8 +172,7 @@ def _of_kind(kind: Kind, alerts: Unanswered, now: datetime) -> _Entry:
 
     def texts() -> Iterable[str]:
         yield from kind
-        for values in (sample.labels, sample.annotations):
-            yield from (*values, *values.values())
+        yield from (*sample.labels.values(), *sample.annotations.values())
 
     def shape() -> AlertEntryShape:
         return AlertEntryShape(
@@ -184,4 +193,6 @@ def _of_kind(kind: Kind, alerts: Unanswered, now: datetime) -> _Entry:
             message=sample.message or None,
         )
 
-    return _Entry(last, texts, shape)
+    # (A name can be long, and no valid Unicode.)
+    digest = hashlib.blake2b(repr(kind).encode(), digest_size=8).hexdigest()
+    return _Entry(f"{last.isoformat(timespec='microseconds')} {digest}", texts, shape)

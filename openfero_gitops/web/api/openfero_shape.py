@@ -25,6 +25,9 @@ _STATUS: Final[dict[Phase, _RunStatus]] = {
 }
 
 
+UNKNOWN_IMAGE: Final = "unknown"
+
+
 class OpenferoJobShape(Shape):
     """An operario, as OpenFero lists it. What is said of its last run is left out without one."""
 
@@ -44,6 +47,12 @@ class OpenferoJobShape(Shape):
     completed_at: Annotated[Moment | None, OMITTED] = None
 
 
+def first_image(value: Operario) -> str:
+    """Return the image of an operario's first container, or what OpenFero says if there is none."""
+    containers = value.job.get("spec", {}).get("template", {}).get("spec", {}).get("containers")
+    return containers[0].get("image", UNKNOWN_IMAGE) if containers else UNKNOWN_IMAGE
+
+
 def openfero_job_shape(
     value: Operario, namespace: str, runs: Sequence[Remediation]
 ) -> OpenferoJobShape:
@@ -51,13 +60,12 @@ def openfero_job_shape(
 
     The count covers Jobs that still exist, while OpenFero counts since the definition was created.
     """
-    containers = value.job.get("spec", {}).get("template", {}).get("spec", {}).get("containers")
     last = runs[-1] if runs else None
     return OpenferoJobShape(
         config_map_name=value.name,
         job_name=value.alertname,
         namespace=namespace,
-        image=containers[0].get("image", "unknown") if containers else "unknown",
+        image=first_image(value),
         execution_count=len(runs),
         last_execution_time=(last.started_at or last.received_at) if last else None,
         last_executed_job_name=last.key.name if last else None,

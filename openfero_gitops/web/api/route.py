@@ -17,6 +17,7 @@ in `add_api`:
                       Tag.OPERARIOS, RunsShape, build, path_parameters=RunsPath, errors=(404,))]
 
 A list derives its query from `PagingQuery` and its answer from `ListShape`, and uses `take_page`.
+(`PlainPage` is for arrays that clients of OpenFero expect.)
 An answer that is not JSON, or that streams, is served with `operation.serve` instead.
 """
 
@@ -37,7 +38,7 @@ from openfero_gitops.web.api.parameters import (
     read_query,
 )
 from openfero_gitops.web.api.problem_document import ProblemDocument
-from openfero_gitops.web.api.shape import ListShape, Shape, encode
+from openfero_gitops.web.api.shape import ListShape, PlainPage, Shape, encode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -187,7 +188,7 @@ def accepts_gzip(request: web.Request) -> bool:
 
 def _links(request: web.Request, answer: object) -> dict[str, str]:
     """Link to the next page of a list: relative, for proxies that serve the API under a path."""
-    if not isinstance(answer, ListShape) or answer.continue_ is None:
+    if not isinstance(answer, ListShape | PlainPage) or answer.continue_ is None:
         return {}
     following = request.rel_url.update_query({"continue": answer.continue_})
     return {"Link": f'<?{following.raw_query_string}>; rel="next"'}

@@ -18,7 +18,7 @@ from pydantic_core import core_schema
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
@@ -70,6 +70,18 @@ class ListShape(Shape, Generic[T]):
     items: list[T]
     continue_: Annotated[Text | None, Field(alias="continue")]
     """Token of the next page, for the parameter `continue`; null on the last page."""
+
+
+class PlainPage(list[T]):
+    """One page of a list that is a plain array, because a client expects that.
+
+    `continue_` is the token of the next page, which only the header Link has.
+    """
+
+    def __init__(self, items: Iterable[T], continue_: str | None) -> None:
+        """Take the items, and the token."""
+        super().__init__(items)
+        self.continue_ = continue_
 
 
 def to_json(value: Shape | Sequence[Shape]) -> Any:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from openfero_gitops.delivery.unanswered import merge, record_of
 from openfero_gitops.domain.alert import Status
@@ -131,3 +132,41 @@ async def test_the_api_has_the_shape_of_openfero() -> None:
         assert [entry["alert"]["labels"]["alertname"] for entry in found] == ["HighLatency"]
         assert (found[0]["reason"], found[0]["count"]) == ("no-operario", 1)
         assert (await client.get("/api/alerts?limit=0")).status == 400
+
+
+async def test_the_api_lists_alerts_page_by_page() -> None:
+    """The header Link leads to the next page of the array, and all pages together have all."""
+    app = web.Application(middlewares=[problems])
+    add_api(app, pages.busy(NOW), OPEN, Turns(), now=lambda: NOW)
+    async with TestClient(TestServer(app)) as client:
+        everything = await (await client.get("/api/alerts?limit=1000")).json()
+        read: list[object] = []
+        address = URL("/api/alerts?limit=4")
+        while True:
+            answer = await client.get(address)
+            page = await answer.json()
+            assert 1 <= len(page) <= 4
+            read += page
+            if "next" not in answer.links:
+                break
+            address = URL("/api/alerts").join(URL(answer.headers["Link"].partition(">")[0][1:]))
+        assert read == everything
+
+
+async def test_the_api_has_the_image_of_the_operario_and_searches_values_only() -> None:
+    """As OpenFero does; the image is unknown if the operario is not in the catalog any more."""
+    shown = pages.busy(NOW)
+    container = {"name": "heal", "image": "registry.example/kubectl:1.36"}
+    job = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    down = pages.operario("openfero-targetdown-firing", "TargetDown", job=job)
+    app = web.Application(middlewares=[problems])
+    add_api(app, replace(shown, active=pages.catalog(down)), OPEN, Turns(), now=lambda: NOW)
+    async with TestClient(TestServer(app)) as client:
+        found = await (await client.get("/api/alerts?q=REGISTRY.example/kube")).json()
+        assert {entry["jobInfo"]["image"] for entry in found} == {container["image"]}
+        assert {entry["alert"]["labels"]["alertname"] for entry in found} == {"TargetDown"}
+        others = await (await client.get("/api/alerts?q=unknown")).json()
+        assert {entry["jobInfo"]["configMapName"] for entry in others} == {
+            job.operario for job in shown.jobs if job.operario != down.name
+        }
+        assert await (await client.get("/api/alerts?q=alertname")).json() == []
