@@ -16,6 +16,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
+from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import pages
 from tests.support.chromium import chromium
 
@@ -58,7 +59,9 @@ class Served:
 
 async def _serve(state: Showcase) -> AsyncIterator[Served]:
     app = web.Application(middlewares=[problems])
-    add_pages(app, state, Guard(None, certificate=False))
+    guard = Guard(None, certificate=False)
+    add_pages(app, state, guard)
+    add_alerts_check(app, guard)  # serves the page of alerts
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime, timedelta
 from functools import cached_property
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import TYPE_CHECKING
 
+from openfero_gitops.delivery.unanswered import record_of, trimmed
+from openfero_gitops.domain.alert import Alert, Status
+from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.problem import Problem, Severity
-from openfero_gitops.domain.remediation import Phase, Remediation
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Outcome, Phase, Remediation
 from openfero_gitops.effects.incident import Incident
 from tests.support.pages import Showcase, catalog, operario, remediation, synced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from openfero_gitops.admission.decide import Decision
     from openfero_gitops.domain.remediation import JobKey
@@ -44,8 +48,13 @@ class Crowd(Showcase):
         return self._decided
 
 
-def many(moment: datetime, *, jobs: int = 10_000, operarios: int = 500) -> Crowd:
-    """Make a state with so many remediations, in all phases, and operarios with a problem each."""
+def many(
+    moment: datetime, *, jobs: int = 10_000, operarios: int = 500, alerts: int = 2000
+) -> Crowd:
+    """Make a state with so many remediations, in all phases, and operarios with a problem each.
+
+    `alerts` is the number of names of alerts without a Job; each was heard of ten targets.
+    """
     active = catalog(
         *(operario(f"openfero-alert{n}-firing", f"Alert{n}") for n in range(operarios)),
         problems=tuple(
@@ -63,4 +72,15 @@ def many(moment: datetime, *, jobs: int = 10_000, operarios: int = 500) -> Crowd
         )
         for n, phase in enumerate(islice(cycle(_PHASES), jobs))
     ]
-    return Crowd(moment, active, synced(active, moment), remediations)
+    heard = trimmed(record_of(_without_job(moment, alerts), moment, frozenset()))
+    return Crowd(moment, active, synced(active, moment), remediations, alerts=heard)
+
+
+def _without_job(moment: datetime, names: int) -> Iterator[Item]:
+    reason = Reason.NO_OPERARIO
+    for n, target in product(range(names), range(10)):
+        labels = {"alertname": f"Other{n}", "namespace": "shop", "pod": f"pod-{target}"}
+        annotations = {"summary": f"Answers of pod-{target} take 2.4 s (limit 1 s)"}
+        start = moment - timedelta(seconds=n)
+        alert = Alert(Status.FIRING, labels, annotations, start, None, "https://p.example", "")
+        yield Item(alert, Outcome.NO_MATCH, reason, reason.text)

@@ -40,7 +40,7 @@ REPOSITORY = "https://git.example.com/platform/operarios.git"
 NAMESPACE = "openfero-jobs"
 REPLICA = "openfero-gitops-7d9c5b-x2x4p"
 #: The pages without a variable part in their address, relative to `/`.
-ADDRESSES = ("", "remediations", "operarios", "problems", "sync", "explain", "about")
+ADDRESSES = ("", "alerts", "remediations", "operarios", "problems", "sync", "explain", "about")
 #: Those with a Job or an operario in it.
 VARIABLE_ADDRESSES = ("remediations/JOB", "operarios/OPERARIO")
 _STARTED = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.HELD, Phase.SUCCEEDED, Phase.FAILED})
@@ -663,4 +663,11 @@ def hostile(moment: datetime) -> Showcase:
         status,
         [failed],
         needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)],
+        alerts=record_of([_hostile_item(labels)], moment - timedelta(hours=1), frozenset()),
     )
+
+
+def _hostile_item(labels: Mapping[str, str]) -> Item:
+    """Make an alert without a Job, which has the name of the one with a Job, and a hostile text."""
+    alert = Alert(Status.FIRING, labels, dict(labels), None, None, f"javascript:{SCRIPT}", "")
+    return Item(alert, Outcome.ERROR, None, SCRIPT + ATTRIBUTE)
