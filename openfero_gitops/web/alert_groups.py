@@ -7,7 +7,7 @@ Job of the firing alert.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -146,14 +146,12 @@ def time_of(seconds: int) -> datetime | None:
 def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediation]) -> NamedAlerts:
     kinds.sort(key=lambda entry: (-entry[1].last, entry[0]))
     jobs.sort(key=lambda job: job.order, reverse=True)
-    times = [job.received_at for job in jobs] + [job.delivered_at for job in jobs]
+    times = [jobs[-1].received_at] if jobs else []
+    times += [job.delivered_at for job in jobs]
     times += [job.resolved_at for job in jobs if job.resolved_at]
-    epoch = datetime.fromtimestamp(0, UTC)
-    for _, unanswered in kinds:
-        times += [
-            epoch + timedelta(seconds=unanswered.first),
-            epoch + timedelta(seconds=unanswered.last),
-        ]
+    if kinds:
+        first, last = min(kind.first for _, kind in kinds), kinds[0][1].last
+        times += [datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC)]
     return NamedAlerts(name, kinds, jobs, _count_firing(kinds, jobs), min(times), max(times))
 
 
@@ -162,9 +160,6 @@ def _count_firing(kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remed
     firing: dict[str, int] = {}
     resolved: dict[str, int] = {}
 
-    def hear(at: dict[str, int], incident: str, seconds: int) -> None:
-        at[incident] = max(seconds, at.get(incident, 0))
-
     for kind, unanswered in kinds:
         if kind.reason == Reason.STILL_FIRING or kind.status not in (
             Status.FIRING,
@@ -172,14 +167,16 @@ def _count_firing(kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remed
         ):
             continue
         at = firing if kind.status == Status.FIRING else resolved
-        for key, heard in unanswered.occurrences.items():
-            hear(at, key.incident, heard.last)
+        for (incident, _), (_, last) in unanswered.occurrences.items():  # there may be 20,000
+            if last > at.get(incident, 0):
+                at[incident] = last
     for job in jobs:
         if job.status is Status.FIRING:
             incident = job.incident[:INCIDENT_CHARACTERS]
             if job.resolved_at is not None:
-                hear(resolved, incident, seconds_of(job.resolved_at))
-            hear(firing, incident, seconds_of(job.received_at))
+                end = seconds_of(job.resolved_at)
+                resolved[incident] = max(end, resolved.get(incident, 0))
+            firing[incident] = max(seconds_of(job.received_at), firing.get(incident, 0))
     return sum(seconds > resolved.get(incident, 0) for incident, seconds in firing.items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -10,8 +9,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.alert_groups import GroupState, group_alerts, time_of
+from openfero_gitops.web.alert_samples import explain_reason, sample_name, write_sample
 from openfero_gitops.web.pages.listing import Paging, contains_words, read_page
 from openfero_gitops.web.webhook import ALERTS_PAGE
 
@@ -86,7 +85,10 @@ def read_filter(query: MultiMapping[str]) -> AlertFilter:
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """Alerts of one name, status and reason that got no Job."""
+    """Alerts of one name, status and reason that got no Job.
+
+    `explain` is the address that explains the last one; empty if it cannot be read.
+    """
 
     kind: Kind
     count: str
@@ -96,6 +98,7 @@ class KindRow:
     advice: str
     sample: Sample
     sample_json: str
+    explain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +168,12 @@ def _kind_row(kind: Kind, unanswered: Unanswered, now: datetime) -> KindRow:
     sample, number = unanswered.sample, len(unanswered.occurrences)
     count = f"{number:,}" if unanswered.is_complete(now) else f"at least {number:,}"
     reason = next((reason for reason in Reason if reason.value == kind.reason), None)
-    why = sample.message or (reason.text if reason else kind.reason)
+    why = explain_reason(kind, sample)
     if kind.status == "resolved" and reason in (Reason.NO_OPERARIO, Reason.MATCHERS):
         advice = _NEEDS_NOTHING
     else:
         advice = _ADVICE.get(reason, _REPEATED) if reason else _REPEATED
-    start = time_of(sample.start)
-    alert = {
-        "status": kind.status or "firing",
-        "labels": dict(sample.labels),
-        "annotations": dict(sample.annotations),
-        **({"startsAt": format_time(start)} if start else {}),
-    }
     first, last = time_of(unanswered.first), time_of(unanswered.last)
-    text = json.dumps(alert, indent=2, ensure_ascii=False)
-    return KindRow(kind, count, first, last, why, advice, sample, text)
+    explain = f"explain?{urlencode({'sample': sample_name(kind)})}" if kind.status else ""
+    text = write_sample(kind, sample)
+    return KindRow(kind, count, first, last, why, advice, sample, text, explain)

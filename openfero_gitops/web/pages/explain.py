@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlencode
 
@@ -12,10 +13,18 @@ from aiohttp import web
 from openfero_gitops.author.alert_file import read_alert_file
 from openfero_gitops.author.placeholders import with_placeholders
 from openfero_gitops.catalog.yaml.dump import to_yaml
+from openfero_gitops.delivery.unanswered import most_recent
 from openfero_gitops.domain.errors import Overloaded, PayloadError, TooLarge
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.web.alert_groups import needs_answer, time_of
+from openfero_gitops.web.alert_samples import (
+    explain_reason,
+    find_sample,
+    sample_name,
+    write_sample,
+)
 from openfero_gitops.web.bodies import Reservation, read_body
 from openfero_gitops.web.explaining import (
     MAX_BODY_BYTES,
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from openfero_gitops.author.in_cluster import OutcomeNow
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.pages.site import Site, Visit
@@ -49,12 +59,14 @@ class Asked:
         error: why it cannot be explained; empty if it can be, or if nothing was asked.
         alerts: the explained alerts, the first of `total`.
         total: how many alerts the text has.
+        is_cut: whether the chosen alert was recorded without all of its labels and annotations.
     """
 
     text: str = ""
     error: str = ""
     alerts: tuple[ExplainedAlert, ...] = ()
     total: int = 0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ class AnswerRow:
 
 @dataclass(frozen=True, slots=True)
 class RecentAlert:
-    """An alert that can be chosen."""
+    """An alert that can be chosen; `detail` is its Job, or why it has none."""
 
     name: str
     status: str
@@ -110,6 +122,8 @@ def add(site: Site) -> None:
             return await _explain_pasted(site, request)
         if job := request.query.get("job", ""):
             return await _explain_job(site, request, job)
+        if name := request.query.get("sample", ""):
+            return await _explain_sample(site, request, name)
         return Asked()
 
     handler = site.page(
@@ -143,6 +157,18 @@ async def _explain_job(site: Site, request: web.Request, key: str) -> Asked:
     return await _explain_text(site, request, _alert_text(job))
 
 
+async def _explain_sample(site: Site, request: web.Request, name: str) -> Asked:
+    """Explain a recorded alert that got no Job, by its `ALERTNAME/STATUS[/REASON]`."""
+    found = find_sample(site.state.unanswered(), name)
+    if found is None:
+        return Asked(
+            error=f"no alert {name[:300]} without a Job was heard in the last 24 hours. Paste it."
+        )
+    kind, sample = found
+    asked = await _explain_text(site, request, write_sample(kind, sample))
+    return replace(asked, is_cut=sample.is_cut)
+
+
 async def _explain_text(site: Site, request: web.Request, text: str) -> Asked:
     if not text:
         return Asked(error="the field is empty; paste an alert")
@@ -169,6 +195,7 @@ def build_explain(visit: Visit) -> Mapping[str, Any]:
         "asked": asked,
         "answers": [_answer(explained) for explained in asked.alerts],
         "recent": _recent(visit.state.remediations(), visit.base),
+        "without_job": _without_job(visit.state.unanswered(), visit.base),
         "has_catalog": visit.state.catalog() is not None,
     }
 
@@ -208,6 +235,21 @@ def _recent(remediations: Iterable[Remediation], base: str) -> list[RecentAlert]
             link=f"{base}explain?{urlencode({'job': str(job.key)})}",
         )
         for job in jobs
+    ]
+
+
+def _without_job(record: UnansweredRecord, base: str) -> list[RecentAlert]:
+    """List the alerts without a Job that were heard last, and can be read."""
+    kinds = (entry for entry in most_recent(record) if entry[0].status and needs_answer(entry[0]))
+    return [
+        RecentAlert(
+            name=kind.alertname,
+            status=kind.status,
+            detail=explain_reason(kind, unanswered.sample),
+            at=time_of(unanswered.last),
+            link=f"{base}explain?{urlencode({'sample': sample_name(kind)})}",
+        )
+        for kind, unanswered in islice(kinds, _MAX_RECENT)
     ]
 
 

@@ -11,10 +11,13 @@ import pytest
 from openfero_gitops.author.alert_file import read_alerts
 from openfero_gitops.author.explain import as_json
 from openfero_gitops.commands.author import CatalogSource, explain_all
-from openfero_gitops.domain.alert import Status
+from openfero_gitops.delivery.unanswered import UnansweredRecord, record_of
+from openfero_gitops.domain.alert import Alert, Status
+from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.matcher import Matcher, Operator
 from openfero_gitops.domain.operario import Options
-from openfero_gitops.domain.remediation import Phase
+from openfero_gitops.domain.reason import Reason
+from openfero_gitops.domain.remediation import Outcome, Phase
 from openfero_gitops.web.api.explain import add_explain
 from openfero_gitops.web.bodies import BodyBudget
 from openfero_gitops.web.explaining import explain_alerts
@@ -172,6 +175,49 @@ async def test_a_recent_alert_can_be_chosen() -> None:
 
     assert page.find("section", "answer").find("span", "badge").text == "Has its Job already"
     assert json.loads(page.find("textarea", id="alert").text)["labels"] == DISK
+
+
+def without_job(name: str = "HighLatency", **labels: str) -> UnansweredRecord:
+    """An alert that no operario matches, and that was heard half an hour ago."""
+    alert = Alert(Status.FIRING, {"alertname": name, **labels}, {}, NOW, None, "", "")
+    reason = Reason.NO_OPERARIO
+    heard = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+    return record_of([heard], NOW - timedelta(minutes=30), frozenset())
+
+
+@pytest.mark.parametrize("name", ["HighLatency", "a/b c&d", ""])
+async def test_an_alert_without_a_job_can_be_chosen(name: str) -> None:
+    """Its link, which the page of alerts has too, explains the last alert of that kind."""
+    state = replace(showing(answering()), alerts=without_job(name, service="shop"))
+    page = await draw(state, "/explain")
+    entry = page.find("ul", "recent-without-job")
+    assert Reason.NO_OPERARIO.text in entry.text
+    address = entry.find("a").attributes["href"]
+    listed = await draw(state, "/alerts?open=all")
+    assert address in [link.attributes["href"] for link in listed.all("a")]
+
+    page = await draw(state, "/" + address.removeprefix("./"))
+
+    assert page.find("section", "answer").find("span", "badge").text == "No Job"
+    assert json.loads(page.find("textarea", id="alert").text)["labels"]["service"] == "shop"
+
+
+async def test_the_reason_may_be_left_out_of_a_sample() -> None:
+    """A link that people write has the name and the status."""
+    state = replace(showing(answering()), alerts=without_job())
+    page = await draw(state, "/explain?sample=HighLatency/firing")
+    assert page.find("section", "answer")
+    page = await draw(state, "/explain?sample=HighLatency/resolved")
+    assert "HighLatency/resolved" in page.find("p", id="alert-error").text
+
+
+async def test_an_alert_that_was_not_recorded_whole_says_so() -> None:
+    """The answer for the alert itself can be another one."""
+    whole = replace(showing(answering()), alerts=without_job(service="shop"))
+    cut = replace(whole, alerts=without_job(service="x" * 5000))
+    address = "/explain?sample=HighLatency/firing"
+    assert "recorded whole" in (await draw(cut, address)).text
+    assert "recorded whole" not in (await draw(whole, address)).text
 
 
 async def test_a_job_that_expired_says_so() -> None:
