@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -294,9 +294,14 @@ def _templates() -> Environment:
     return templates
 
 
-def _quote(text: str) -> str:
-    """Quote a text for an address; unlike Jinja's filter, also one that is not valid Unicode."""
-    return quote(text, safe="/", errors="replace")
+def _quote(value: str | Mapping[str, str]) -> str:
+    """Quote a text for one segment or parameter of an address, or several parameters by name.
+
+    (Lone surrogates, which have no UTF-8, become question marks.)
+    """
+    if isinstance(value, str):
+        return quote(value, safe="", errors="replace")
+    return urlencode(value, errors="replace")
 
 
 def _make_visible(value: Any) -> Any:
