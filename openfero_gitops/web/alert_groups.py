@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.delivery.unanswered import INCIDENT_CHARACTERS, RETENTION, seconds_of
@@ -50,28 +51,53 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NamedAlerts:
-    """The alerts with one name.
+    """The alerts with one name. Most names are only counted, so the rest is computed when asked.
 
     Attributes:
         name: of the alerts.
         kinds: those without a Job, the most recently heard first.
-        jobs: the remediations of the others, newest first.
-        firing: alerts that fire now, as far as it is known.
-        first: when the first was heard.
+        jobs: the remediations of the others, in any order.
         last: when the last was heard.
     """
 
     name: str
     kinds: Sequence[tuple[Kind, Unanswered]]
     jobs: Sequence[Remediation]
-    firing: int
-    first: datetime
     last: datetime
+
+    @property
+    def first(self) -> datetime:
+        """When the first was heard."""
+        times = [job.received_at for job in self.jobs]
+        times += [datetime.fromtimestamp(kind.first, UTC) for _, kind in self.kinds]
+        return min(times)
+
+    @property
+    def firing(self) -> int:
+        """Count the alerts that fire now, as far as it is known."""
+        return _count_firing(self.kinds, self.jobs)
+
+    @property
+    def is_firing(self) -> bool:
+        """Whether an alert fires now, as far as it is known."""
+        is_resolved = any(kind.status == Status.RESOLVED for kind, _ in self.kinds) or any(
+            job.resolved_at is not None for job in self.jobs
+        )
+        if is_resolved:
+            return self.firing > 0
+        # Without counting: nothing was resolved.
+        return any(kind.status == Status.FIRING for kind, _ in self.kinds) or any(
+            job.status is Status.FIRING for job in self.jobs
+        )
+
+    def newest_jobs(self, count: int) -> list[Remediation]:
+        """Return the newest remediations, newest first."""
+        return nlargest(count, self.jobs, key=lambda job: job.order)
 
     @property
     def states(self) -> frozenset[GroupState]:
         """Everything that the group is selected by."""
-        states = {GroupState.FIRING if self.firing else GroupState.RESOLVED}
+        states = {GroupState.FIRING if self.is_firing else GroupState.RESOLVED}
         if any(needs_answer(kind) for kind, _ in self.kinds):
             states.add(GroupState.UNANSWERED)
         if self.jobs:
@@ -145,14 +171,11 @@ def time_of(seconds: int) -> datetime | None:
 
 def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediation]) -> NamedAlerts:
     kinds.sort(key=lambda entry: (-entry[1].last, entry[0]))
-    jobs.sort(key=lambda job: job.order, reverse=True)
-    times = [jobs[-1].received_at] if jobs else []
-    times += [job.delivered_at for job in jobs]
+    times = [job.delivered_at for job in jobs]
     times += [job.resolved_at for job in jobs if job.resolved_at]
     if kinds:
-        first, last = min(kind.first for _, kind in kinds), kinds[0][1].last
-        times += [datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC)]
-    return NamedAlerts(name, kinds, jobs, _count_firing(kinds, jobs), min(times), max(times))
+        times.append(datetime.fromtimestamp(kinds[0][1].last, UTC))
+    return NamedAlerts(name, kinds, jobs, max(times))
 
 
 def _count_firing(kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]) -> int:

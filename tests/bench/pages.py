@@ -1,9 +1,10 @@
 """What the first answer of each page and of each list of the API costs, in a large cluster.
 
 Every address is requested once, of a replica that has computed nothing yet, with 10,000
-remediations, of which 500 are not over, and 500 operarios. Processor time is that of the whole
-process, with the request and the reading of the answer. Loading and compiling the templates is not
-counted: this happens once per process.
+remediations, of which 500 are not over, 500 operarios, and 2,000 names of alerts without a Job,
+each heard of ten targets. Processor time is that of the whole process, with the request and the
+reading of the answer. Loading and compiling the templates is not counted: this happens once per
+process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gc
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +33,8 @@ from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.turns import Turns
-from tests.support import pages, record
+from openfero_gitops.web.webhook import add_alerts_check
+from tests.support import many, pages, record
 from tests.support.measures import memory_cost
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 REMEDIATIONS: Final = 10_000
 OPERARIOS: Final = 500
+ALERTS: Final = 2000
 MAX_MILLISECONDS: Final = 300
 _NOW: Final = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
 _PROBLEMS: Final = 300
@@ -137,7 +141,7 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         notifications=part,
         clock=part,
         watchdog=part,
-        unanswered=sample.unanswered,
+        unanswered=cache(lambda: many.unanswered(_NOW, ALERTS)),
         stopping=lambda: False,
         now=lambda: _NOW,
     )
@@ -152,6 +156,8 @@ def addresses(jobs: Sequence[Remediation]) -> list[str]:
         "/remediations?q=pod-17",
         f"/remediations/{newest.key}",
         f"/operarios/{newest.operario}",
+        "/alerts?q=pod-7&open=all",
+        "/api/alerts",
         "/api/remediations",
         "/api/operarios",
         "/api/problems",
@@ -166,12 +172,14 @@ async def measure(jobs: Sequence[Remediation], address: str) -> tuple[int, int, 
     state, guard, turns = crowded(jobs), Guard(None, certificate=False), Turns()
     app = web.Application(middlewares=[problems])
     add_pages(app, state, guard, turns, lambda: _NOW)
+    add_alerts_check(app, guard)
     add_api(app, state, guard, turns, now=lambda: _NOW)
     async with TestClient(TestServer(app)) as client:
+        state.unanswered()
         await client.get("/static/none")
         gc.collect()
         began = time.process_time()
-        answer = await client.get(address)
+        answer = await client.get(address, headers={"Accept": "text/html"})
         body = await answer.read()
         seconds = time.process_time() - began
     return answer.status, len(body), seconds
@@ -204,8 +212,8 @@ async def table(jobs: Sequence[Remediation]) -> str:
 def main() -> str:
     """Measure, and print the table."""
     text = (
-        f"{REMEDIATIONS:,} remediations, {OPERARIOS} operarios. Processor time of the first "
-        f"answer.\n\n{asyncio.run(table(crowd()))}"
+        f"{REMEDIATIONS:,} remediations, {OPERARIOS} operarios, {ALERTS:,} alerts without a Job. "
+        f"Processor time of the first answer.\n\n{asyncio.run(table(crowd()))}"
     )
     print(text)
     return text

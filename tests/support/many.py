@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.remediation import JobKey
 
 _PHASES = (Phase.WAITING, Phase.RUNNING, *3 * (Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED))
@@ -72,8 +73,13 @@ def many(
         )
         for n, phase in enumerate(islice(cycle(_PHASES), jobs))
     ]
-    heard = trimmed(record_of(_without_job(moment, alerts), moment, frozenset()))
+    heard = unanswered(moment, alerts)
     return Crowd(moment, active, synced(active, moment), remediations, alerts=heard)
+
+
+def unanswered(moment: datetime, names: int) -> UnansweredRecord:
+    """Make a record of alerts without a Job with so many names, each heard of ten targets."""
+    return trimmed(record_of(_without_job(moment, names), moment, frozenset()))
 
 
 def _without_job(moment: datetime, names: int) -> Iterator[Item]:

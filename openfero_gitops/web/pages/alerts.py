@@ -108,6 +108,7 @@ class GroupRow:
     alerts: NamedAlerts
     kinds: Sequence[KindRow]
     jobs: Sequence[Remediation]
+    firing: int
     strip: Sequence[tuple[int, Tone]]
     unanswered: bool
 
@@ -158,7 +159,8 @@ def _row(group: NamedAlerts, now: datetime) -> GroupRow:
     return GroupRow(
         group,
         [_kind_row(kind, unanswered, now) for kind, unanswered in group.kinds],
-        group.jobs[:_JOBS],
+        group.newest_jobs(_JOBS),
+        group.firing,
         group.strip(now),
         GroupState.UNANSWERED in group.states,
     )
