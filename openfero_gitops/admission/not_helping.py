@@ -51,9 +51,10 @@ def list_not_helping(
     catalog refused Jobs are judged by what is recorded on them.
     """
     remember = (catalog.envelope if catalog else Envelope()).remember
-    if not any(_is_held_back(job) for job in remediations):
+    held_back = [job for job in remediations if _is_held_back(job)]
+    if not held_back:
         return {}
-    breakers, attempts = _index(remediations, now)
+    breakers, attempts = _index(remediations, held_back, now)
     result: dict[JobKey, NotHelping] = {}
     for jobs in attempts.values():
         jobs.sort(key=lambda job: job.order)
@@ -74,9 +75,14 @@ def list_not_helping(
 
 
 def _index(
-    remediations: Iterable[Remediation], now: datetime
+    remediations: Iterable[Remediation], held_back: Iterable[Remediation], now: datetime
 ) -> tuple[Breakers, Mapping[tuple[str, str], list[Remediation]]]:
-    """Return the breakers, and the Jobs of each incident and operario that are not duplicates."""
+    """Return the breakers, and the Jobs of each incident and operario that are not duplicates.
+
+    Only what the Jobs that are held back depend on is indexed: that is little of many Jobs.
+    """
+    breakers_read = {(job.operario, job.target) for job in held_back}
+    attempts_read = {(job.incident, job.operario) for job in held_back}
     by_incident: dict[str, list[Remediation]] = defaultdict(list)
     attempts: dict[tuple[str, str], list[Remediation]] = defaultdict(list)
     breakers = Breakers(now, by_incident)
@@ -84,10 +90,13 @@ def _index(
         if job.deleting or not job.incident:
             continue
         by_incident[job.incident].append(job)
-        if job.started:
+        if (job.operario, job.target) in breakers_read and job.started:
             breakers.add(job)
-        if not (job.phase is Phase.REFUSED and job.reason in _DUPLICATES):
-            attempts[job.incident, job.operario].append(job)
+        attempt = job.incident, job.operario
+        if attempt in attempts_read and not (
+            job.phase is Phase.REFUSED and job.reason in _DUPLICATES
+        ):
+            attempts[attempt].append(job)
     return breakers, attempts
 
 
