@@ -89,17 +89,22 @@ class DecisionCache:
         self._required = required or RequiredJobs(view)
         self._clock = clock
         self._decisions: Mapping[JobKey, Decision] = {}
-        self._inputs: tuple[int, int, Pause | None] | None = None
+        self._changes = -1
+        self._settings: tuple[Catalog | None, Pause | None] = (None, None)
         self._not_before = self._until = clock()
 
     def get(
         self, catalog: Catalog | None, pause: Pause | None, *, now: datetime
     ) -> Mapping[JobKey, Decision]:
-        """Return the decision on each waiting Job, computed now or a moment ago."""
-        inputs = (self._view.changes, id(catalog), pause)
+        """Return the decision on each waiting Job, computed now or a moment ago.
+
+        Decisions by another catalog or pause are never returned.
+        """
+        changes, settings = self._view.changes, (catalog, pause)
         started = self._clock()
-        stale = started >= self._until or inputs != self._inputs
-        if stale and started >= self._not_before:
+        other = self._settings[0] is not catalog or self._settings[1] != pause
+        stale = started >= self._until or changes != self._changes
+        if other or (stale and started >= self._not_before):
             pairs = decide(
                 self._required.get(catalog),
                 catalog.envelope if catalog else None,
@@ -107,7 +112,7 @@ class DecisionCache:
                 now=now,
             )
             self._decisions = {remediation.key: decision for remediation, decision in pairs}
-            self._inputs = inputs
+            self._changes, self._settings = changes, settings
             ended = self._clock()
             self._not_before = ended + (ended - started) * _REUSE_FACTOR
             self._until = ended + _MAX_AGE_SECONDS
@@ -214,6 +219,7 @@ class State:
         self._required = RequiredJobs(view)
         self._decisions = DecisionCache(view, required=self._required)
         self._not_helping: tuple[Mapping[JobKey, Decision], Mapping[JobKey, NotHelping]] = ({}, {})
+        self._unresolved: tuple[Mapping[JobKey, Decision], Sequence[Unresolved]] = ({}, ())
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None
 
     def about(self) -> About:
@@ -291,10 +297,19 @@ class State:
         return assess(remediation, self._incidents.of(remediation), self._now())
 
     def unresolved(self) -> Sequence[Unresolved]:
-        """Return what failed or did not heal while its alert fires: one Job of each incident."""
-        catalog = self._syncer.catalog
-        remember = (catalog.envelope if catalog else Envelope()).remember
-        return list_unresolved(self._view, self._incidents.of, remember, self._now())
+        """Return what failed or did not heal while its alert fires: one Job of each incident.
+
+        Computed again when the decisions are.
+        """
+        decisions = self.decisions()
+        if self._unresolved[0] is not decisions:
+            catalog = self._syncer.catalog
+            remember = (catalog.envelope if catalog else Envelope()).remember
+            self._unresolved = (
+                decisions,
+                list_unresolved(self._view, self._incidents.of, remember, self._now()),
+            )
+        return self._unresolved[1]
 
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster verified the approver's name."""

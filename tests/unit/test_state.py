@@ -61,6 +61,18 @@ def test_slow_decisions_are_reused_for_longer() -> None:
     assert set(decided.get(CATALOG, None, now=NOW)) == {JOB}
 
 
+def test_decisions_by_another_catalog_are_not_reused() -> None:
+    """However slow decisions are, those of another catalog or pause are never returned."""
+    clock, view = Clock(), View()
+    view.apply(remediation("a"))
+    decided = DecisionCache(view, clock)
+    clock.step = 0.1
+
+    assert decided.get(CATALOG, None, now=NOW)[JOB].reason is Reason.ADMITTED
+    assert decided.get(CATALOG, PAUSE, now=NOW)[JOB].reason is Reason.PAUSED
+    assert decided.get(None, PAUSE, now=NOW)[JOB].reason is Reason.NO_CATALOG
+
+
 def test_foreign_jobs_are_named_with_the_reason() -> None:
     """A few of them are named; the message says what to do."""
     jobs = [Foreign(JobKey("jobs", f"j{n}"), f"u{n}", "1", "its name is odd") for n in range(900)]
