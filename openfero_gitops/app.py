@@ -42,7 +42,6 @@ from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.cluster.listwatch import ListWatch
 from openfero_gitops.cluster.workloads import WorkloadStore
-from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits, Submitter
 from openfero_gitops.delivery.unanswered_shares import UnansweredAlerts
 from openfero_gitops.delivery.watchdog import WatchdogMonitor
@@ -71,28 +70,19 @@ from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.notifications.notifier import Notifier
-from openfero_gitops.settings import WebAuth
+from openfero_gitops.serving import build_server
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
 from openfero_gitops.verification import JobVerifier
-from openfero_gitops.web.auth import Credentials, Door, Guard, SecretLines
-from openfero_gitops.web.connections.table import ConnectionLimits
+from openfero_gitops.web.auth import SecretLines
 from openfero_gitops.web.evidence import EvidenceReader
-from openfero_gitops.web.forges import check_secrets
-from openfero_gitops.web.hooks import PushHook
-from openfero_gitops.web.proxies import TrustedProxies
-from openfero_gitops.web.repository_links import RepositoryLinks
 from openfero_gitops.web.reviewed import ReviewedReader
-from openfero_gitops.web.server import Server, parse_address
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.publisher import EventPublisher
 from openfero_gitops.web.stream.streams import EventStreams, max_streams
-from openfero_gitops.web.tls import load_tls
-from openfero_gitops.web.webhook import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
-    from pathlib import Path
     from typing import Any
 
     from openfero_gitops.cluster.api import ApiServer
@@ -100,7 +90,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.leadership.term import LeaseTerm
     from openfero_gitops.ports import SourceWithHistory
-    from openfero_gitops.settings import Auth, ResolvedNamespaces, Settings
+    from openfero_gitops.settings import ResolvedNamespaces, Settings
     from openfero_gitops.web.server import Address
 
 _log = structlog.get_logger(__name__)
@@ -332,8 +322,18 @@ class Controller:
             mirror_keys=self._mirror_keys,
             now=_now,
         )
-        self._evidence = EvidenceReader(jobs, verifier.verify)
-        self.server = self._build_server(state, ReviewedReader(source))
+        self.server = build_server(
+            settings,
+            state=state,
+            streams=self._streams,
+            deliveries=self.submitter,
+            metrics=self.metrics,
+            evidence=EvidenceReader(jobs, verifier.verify),
+            reviewed=ReviewedReader(source),
+            request_sync=self.sync_requests.request,
+            block_seconds=lambda: self.syncer.block_seconds,
+            report_refused_delivery=self._report_refused_delivery,
+        )
 
     def _build_state(self, cluster: str) -> State:
         settings, namespaces = self._settings, self._namespaces
@@ -374,57 +374,6 @@ class Controller:
             next_sync=lambda: self._schedule.next_run,
             presence=self._presence,
             now=_now,
-        )
-
-    def _build_server(self, state: State, reviewed: ReviewedReader) -> Server:
-        settings = self._settings
-        return Server(
-            state=state,
-            streams=self._streams,
-            deliveries=self.submitter,
-            exposition=self.metrics,
-            evidence=self._evidence,
-            links=RepositoryLinks(settings.repo, settings.commit_url, settings.file_url),
-            reviewed=reviewed,
-            webhook_guard=Guard(
-                _credentials(settings.webhook_auth, settings.webhook_credentials_file),
-                certificate=settings.client_ca_file is not None,
-                door=Door.WEBHOOK,
-                count=self.metrics.unauthenticated,
-            ),
-            web_guard=Guard(
-                _credentials(settings.web_auth, settings.web_credentials_file),
-                certificate=settings.client_ca_file is not None,
-                proxies=TrustedProxies(
-                    settings.web_trusted_proxy,
-                    settings.web_user_header if settings.web_auth is WebAuth.PROXY else "",
-                ),
-                door=Door.PAGES,
-                count=self.metrics.unauthenticated,
-            ),
-            listen=parse_address(settings.listen, "--listen"),
-            web_listen=parse_address(settings.web_listen, "--web-listen")
-            if settings.web_listen
-            else None,
-            tls=load_tls(settings.tls_cert_file, settings.tls_key_file, settings.client_ca_file),
-            allowed_hosts=settings.allowed_host,
-            limits=ConnectionLimits(
-                connections=settings.max_connections,
-                connections_per_source=settings.max_connections_per_source
-                or (settings.max_connections + 1) // 2,
-            ),
-            push=PushHook(
-                self.sync_requests.request,
-                settings.ref,
-                SecretLines(settings.hook_secret_file, check_secrets)
-                if settings.hook_secret_file
-                else None,
-                lambda: self.syncer.block_seconds,
-            ),
-            intake=Intake(
-                PayloadLimits(settings.max_delivery_size, settings.max_alerts),
-                self._report_refused_delivery,
-            ),
         )
 
     def _sync_soon(self) -> None:
@@ -655,11 +604,6 @@ async def serve(
             listed_settings=listed_settings,
         )
         await controller.run(stop, started, without_delay=without_delay)
-
-
-def _credentials(scheme: Auth | WebAuth, file: Path | None) -> Credentials | None:
-    """Read the credentials of a door; None if it needs none."""
-    return Credentials(scheme.value, file) if file is not None else None
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:
