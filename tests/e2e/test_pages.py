@@ -13,12 +13,13 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Page, expect
 
+from openfero_gitops.delivery.unanswered import EMPTY
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.stream.history import EventHistory
-from openfero_gitops.web.stream.models import Reset
+from openfero_gitops.web.stream.models import AlertHeard, Reset
 from openfero_gitops.web.stream.route import add_events
 from openfero_gitops.web.stream.streams import EventStreams
 from openfero_gitops.web.webhook import add_alerts_check
@@ -296,6 +297,29 @@ async def test_a_change_is_seen_at_once(
     site.streams.publish([Reset(reason="test")])
     await expect(page.locator(ROWS)).to_have_count(0, timeout=2000)
     assert await page.evaluate("window.same")
+    assert reader.complaints == []
+
+
+async def test_an_alert_without_a_job_is_seen_at_once(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """It appears on the page of alerts within two seconds of its event; what is open stays open."""
+    site.shown.alerts = EMPTY
+    reader = await visit(f"{site.url}alerts")
+    page = reader.page
+    groups = page.locator(".alert-group")
+    opened = groups.filter(has_text="KubeNodeNotReady")
+    await opened.locator("summary").first.click()
+    new = groups.filter(has_text="HighLatency")
+    await expect(new).to_have_count(0)
+    await until(lambda: len(site.streams))
+    site.shown.alerts = pages.unanswered(site.shown.moment)
+    heard = AlertHeard(
+        alert="HighLatency", status="firing", reason="no-operario", heard_at=site.shown.moment
+    )
+    site.streams.publish([heard])
+    await expect(new.locator(".badge")).to_have_text("no Job", timeout=2000)
+    await expect(opened).to_have_attribute("open", "")
     assert reader.complaints == []
 
 
