@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Of a body with alerts to explain.
 MAX_BODY_BYTES: Final = 2**20
+#: Alerts of one body that `POST /api/explain` explains.
+MAX_ALERTS: Final = 200
 #: Of memory for each byte of a body: the text, its values, and the alerts.
 MEMORY_FACTOR: Final = 12
 NO_CATALOG: Final = (

@@ -45,10 +45,14 @@ _LEXERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class HighlightedText:
-    """The lines of a text as HTML, and how many further lines are left out."""
+    """The lines of a text as HTML, and how many further lines are left out.
+
+    `cut` says that of the last of these lines, only the beginning is shown.
+    """
 
     lines: tuple[Markup, ...]
     left_out: int = 0
+    cut: bool = False
 
 
 def language_of(path: str) -> str:
@@ -61,9 +65,10 @@ def highlight(text: str, language: str) -> HighlightedText:
     """Highlight a text in `yaml` or `json`; one with very long lines stays plain."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
     total = text.count("\n") + 1
-    shown = text[:_MAX_CHARACTERS].split("\n")[:_MAX_LINES]
+    shown, cut = _beginning(text)
     if max(map(len, shown)) > _MAX_LINE_CHARACTERS:
-        return HighlightedText(tuple(escape(visible(line)) for line in shown), total - len(shown))
+        plain = tuple(escape(visible(line)) for line in shown)
+        return HighlightedText(plain, total - len(shown), cut)
     lines: list[list[str]] = [[]]
     for style, value in _tokens("\n".join(shown), language):
         first, *others = value.split("\n")
@@ -72,7 +77,18 @@ def highlight(text: str, language: str) -> HighlightedText:
     return HighlightedText(
         tuple(Markup("".join(line)) for line in lines),  # noqa: S704 - each part is escaped
         total - len(shown),
+        cut,
     )
+
+
+def _beginning(text: str) -> tuple[list[str], bool]:
+    """Return the lines to show, and whether only the beginning of the last one is among them."""
+    lines = text[:_MAX_CHARACTERS].split("\n")
+    cut = text[_MAX_CHARACTERS : _MAX_CHARACTERS + 1] not in ("", "\n")
+    if cut and not lines[-1]:
+        lines.pop()
+        cut = False
+    return lines[:_MAX_LINES], cut and len(lines) <= _MAX_LINES
 
 
 def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,12 @@ from openfero_gitops.web.api.operation import Operation, Reply, Tag, serve
 from openfero_gitops.web.api.route import json_response, problem_replies
 from openfero_gitops.web.api.shape import Shape, Text, encode
 from openfero_gitops.web.bodies import Reservation, read_body
-from openfero_gitops.web.explaining import MAX_BODY_BYTES, MEMORY_FACTOR, explain_alerts
+from openfero_gitops.web.explaining import (
+    MAX_ALERTS,
+    MAX_BODY_BYTES,
+    MEMORY_FACTOR,
+    explain_alerts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from openfero_gitops.web.bodies import BodyBudget
     from openfero_gitops.web.ports import ReplicaState
     from openfero_gitops.web.turns import Turns
-
-_MAX_ALERTS: Final = 200
 
 
 class ExplanationShape(Shape):
@@ -63,7 +66,7 @@ _EXPLAIN: Final = Operation(
     },
     "Nothing is stored or created. The body is a payload of Alertmanager, a single alert, the "
     "output of `amtool alert query -o json`, or an answer of the API of Alertmanager or "
-    f"Prometheus, with at most {_MAX_ALERTS} alerts. The answer is that of `openfero-gitops "
+    f"Prometheus, with at most {MAX_ALERTS} alerts. The answer is that of `openfero-gitops "
     "explain --format json`: it does not depend on the Jobs that exist.",
     body=Any,
 )
@@ -86,9 +89,9 @@ def add_explain(
             body = await read_body(request, MAX_BODY_BYTES, reservation)
             reservation.add(MEMORY_FACTOR * len(body))
             group = read_alerts(bytes(body))
-            if len(group.alerts) > _MAX_ALERTS:
+            if len(group.alerts) > MAX_ALERTS:
                 raise TooLarge(
-                    f"the body has {len(group.alerts)} alerts, more than {_MAX_ALERTS}",
+                    f"the body has {len(group.alerts)} alerts, more than {MAX_ALERTS}",
                     "too-many-alerts",
                 )
             async with turns.take(request):

@@ -27,6 +27,7 @@ from openfero_gitops.web.alert_samples import (
 )
 from openfero_gitops.web.bodies import Reservation, read_body
 from openfero_gitops.web.explaining import (
+    MAX_ALERTS,
     MAX_BODY_BYTES,
     MEMORY_FACTOR,
     ExplainedAlert,
@@ -193,6 +194,7 @@ def build_explain(visit: Visit) -> Mapping[str, Any]:
     asked: Asked = visit.loaded
     return {
         "asked": asked,
+        "api_limit": MAX_ALERTS,
         "answers": [_answer(explained) for explained in asked.alerts],
         "recent": _recent(visit.state.remediations(), visit.base),
         "without_job": _without_job(visit.state.unanswered(), visit.base),

@@ -40,6 +40,23 @@ def test_long_files_are_cut() -> None:
     assert len(highlight("a: " + "x" * 1_000_000, "yaml").lines[0]) < 100_000
 
 
+@pytest.mark.parametrize(
+    ("text", "lines", "left_out", "cut"),
+    [
+        ("a: " + "x" * 60_000, 1, 0, True),
+        ("- x\n" * 10 + "z: " + "y" * 60_000 + "\nend: 1", 11, 1, True),
+        ("a" * 48 * 1024, 1, 0, False),
+        ("a" * 48 * 1024 + "\nb", 1, 1, False),
+        ("a" * (48 * 1024 - 1) + "\nb", 1, 1, False),
+        ("a: " + "x" * 40 + "\n" + "b: 1\n" * 999 + "c" * 60_000, 1000, 1, False),
+    ],
+)
+def test_a_line_that_is_cut_is_reported(text: str, lines: int, left_out: int, *, cut: bool) -> None:
+    """The text says whether its last line is shown in part, and how many lines follow."""
+    shown = highlight(text, "yaml")
+    assert (len(shown.lines), shown.left_out, shown.cut) == (lines, left_out, cut)
+
+
 def test_long_lines_do_not_take_long() -> None:
     """A text on which a lexer takes many seconds is shown without colors."""
     (line,) = highlight("a: " + "- " * 20_000, "yaml").lines
