@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops import __version__, build
+from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.pause import Control
@@ -52,7 +52,6 @@ from openfero_gitops.domain.errors import (
     Unauthorized,
     UsageError,
 )
-from openfero_gitops.domain.health import About
 from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.location import Location
@@ -70,7 +69,7 @@ from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.notifications.notifier import Notifier
-from openfero_gitops.serving import build_server
+from openfero_gitops.serving import build_server, describe_replica
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
 from openfero_gitops.verification import JobVerifier
@@ -87,6 +86,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.health import About
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.leadership.term import LeaseTerm
     from openfero_gitops.ports import SourceWithHistory
@@ -141,7 +141,6 @@ class Controller:
             UsageError: a setting is not usable.
         """
         self._settings = settings
-        self._listed_settings = listed_settings
         self._namespaces = namespaces
         self._api = api
         self.clock = clock or Clock(_now, boottime)
@@ -301,7 +300,7 @@ class Controller:
         self._schedule = Schedule(
             self.sync_requests.work, self._delay_before_sync, self._git_server_blocks
         )
-        state = self._build_state(cluster)
+        state = self._build_state(describe_replica(settings, namespaces, cluster, listed_settings))
         # The id of an event begins with a text that no other start of a replica has.
         self._streams = EventStreams(
             EventHistory(secrets.token_hex(6)), limit=max_streams(settings.max_connections)
@@ -335,28 +334,16 @@ class Controller:
             report_refused_delivery=self._report_refused_delivery,
         )
 
-    def _build_state(self, cluster: str) -> State:
-        settings, namespaces = self._settings, self._namespaces
+    def _build_state(self, about: About) -> State:
         self._presence = Presence(
             store=self._config_maps,
-            identity=settings.identity,
+            identity=about.identity,
             version=__version__,
             catalog=self._catalog,
             now=_now,
         )
         return State(
-            About(
-                version=__version__,
-                identity=settings.identity,
-                namespace=namespaces.controller,
-                jobs_namespace=namespaces.jobs,
-                allowed_namespaces=namespaces.allowed,
-                cluster=cluster,
-                commit=build.COMMIT,
-                build_date=build.DATE,
-                replica_labels=with_replica_labels(settings.replica_label),
-                settings=self._listed_settings,
-            ),
+            about,
             syncer=self.syncer,
             lag_monitor=self.lag_monitor,
             elector=self.elector,

@@ -1,10 +1,13 @@
-"""Wires the server of a replica: its listeners, who may read them, and what they read."""
+"""Wires the server of a replica: its listeners, who may read them, and what they show of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from openfero_gitops import __version__, build
 from openfero_gitops.delivery.alertmanager import PayloadLimits
+from openfero_gitops.domain.health import About
+from openfero_gitops.domain.labels import with_replica_labels
 from openfero_gitops.settings import WebAuth
 from openfero_gitops.web.auth import Credentials, Door, Guard, SecretLines
 from openfero_gitops.web.connections.table import ConnectionLimits
@@ -21,12 +24,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openfero_gitops.delivery.submitter import Submitter
+    from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.metrics import Metrics
-    from openfero_gitops.settings import Auth, Settings
+    from openfero_gitops.settings import Auth, ResolvedNamespaces, Settings
     from openfero_gitops.state import State
     from openfero_gitops.web.evidence import EvidenceReader
     from openfero_gitops.web.reviewed import ReviewedReader
     from openfero_gitops.web.stream.streams import EventStreams
+
+
+def describe_replica(
+    settings: Settings,
+    namespaces: ResolvedNamespaces,
+    cluster: str,
+    listed_settings: tuple[SettingInUse, ...],
+) -> About:
+    """Describe a replica; `cluster` describes its API server."""
+    return About(
+        version=__version__,
+        identity=settings.identity,
+        namespace=namespaces.controller,
+        jobs_namespace=namespaces.jobs,
+        allowed_namespaces=namespaces.allowed,
+        cluster=cluster,
+        commit=build.COMMIT,
+        build_date=build.DATE,
+        replica_labels=with_replica_labels(settings.replica_label),
+        settings=listed_settings,
+    )
 
 
 def build_server(
