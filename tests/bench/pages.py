@@ -159,7 +159,9 @@ def addresses(jobs: Sequence[Remediation]) -> list[str]:
         "/alerts?q=pod-7&open=all",
         "/api/alerts",
         "/api/remediations",
+        f"/api/remediations/{newest.key}",
         "/api/operarios",
+        f"/api/operarios/{newest.operario}",
         "/api/problems",
         "/api/jobs",
         "/api/sync",
@@ -182,6 +184,7 @@ async def measure(jobs: Sequence[Remediation], address: str) -> tuple[int, int, 
         answer = await client.get(address, headers={"Accept": "text/html"})
         body = await answer.read()
         seconds = time.process_time() - began
+        answer.raise_for_status()
     return answer.status, len(body), seconds
 
 
