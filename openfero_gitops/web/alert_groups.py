@@ -75,20 +75,16 @@ class NamedAlerts:
     @property
     def firing(self) -> int:
         """Count the alerts that fire now, as far as it is known."""
-        return _count_firing(self.kinds, self.jobs)
+        resolved = _list_resolved(self.kinds, self.jobs)
+        heard = _list_firing(self.kinds, self.jobs)
+        return len({incident for incident, at in heard if at > resolved.get(incident, 0)})
 
     @property
     def is_firing(self) -> bool:
         """Whether an alert fires now, as far as it is known."""
-        is_resolved = any(kind.status == Status.RESOLVED for kind, _ in self.kinds) or any(
-            job.resolved_at is not None for job in self.jobs
-        )
-        if is_resolved:
-            return self.firing > 0
-        # Without counting: nothing was resolved.
-        return any(kind.status == Status.FIRING for kind, _ in self.kinds) or any(
-            job.status is Status.FIRING for job in self.jobs
-        )
+        resolved = _list_resolved(self.kinds, self.jobs)
+        heard = _list_firing(self.kinds, self.jobs)
+        return any(at > resolved.get(incident, 0) for incident, at in heard)
 
     def newest_jobs(self, count: int) -> list[Remediation]:
         """Return the newest remediations, newest first."""
@@ -178,29 +174,33 @@ def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediati
     return NamedAlerts(name, kinds, jobs, max(times))
 
 
-def _count_firing(kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]) -> int:
-    """Count the incidents that were heard last as firing."""
-    firing: dict[str, int] = {}
-    resolved: dict[str, int] = {}
-
+def _list_firing(
+    kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
+) -> Iterator[tuple[str, int]]:
+    """Yield incidents, and when they were heard as firing."""
     for kind, unanswered in kinds:
-        if kind.reason == Reason.STILL_FIRING or kind.status not in (
-            Status.FIRING,
-            Status.RESOLVED,
-        ):
-            continue
-        at = firing if kind.status == Status.FIRING else resolved
-        for (incident, _), (_, last) in unanswered.occurrences.items():  # there may be 20,000
-            if last > at.get(incident, 0):
-                at[incident] = last
+        if kind.status == Status.FIRING and kind.reason != Reason.STILL_FIRING:
+            for key, heard in unanswered.occurrences.items():
+                yield key.incident, heard.last
     for job in jobs:
         if job.status is Status.FIRING:
+            yield job.incident[:INCIDENT_CHARACTERS], seconds_of(job.received_at)
+
+
+def _list_resolved(
+    kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
+) -> dict[str, int]:
+    """Return when incidents were last heard as resolved."""
+    resolved: dict[str, int] = {}
+    for kind, unanswered in kinds:
+        if kind.status == Status.RESOLVED and kind.reason != Reason.STILL_FIRING:
+            for key, heard in unanswered.occurrences.items():
+                resolved[key.incident] = max(heard.last, resolved.get(key.incident, 0))
+    for job in jobs:
+        if job.status is Status.FIRING and job.resolved_at is not None:
             incident = job.incident[:INCIDENT_CHARACTERS]
-            if job.resolved_at is not None:
-                end = seconds_of(job.resolved_at)
-                resolved[incident] = max(end, resolved.get(incident, 0))
-            firing[incident] = max(seconds_of(job.received_at), firing.get(incident, 0))
-    return sum(seconds > resolved.get(incident, 0) for incident, seconds in firing.items())
+            resolved[incident] = max(seconds_of(job.resolved_at), resolved.get(incident, 0))
+    return resolved
 
 
 def _tone(job: Remediation) -> Tone:

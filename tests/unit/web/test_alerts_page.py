@@ -10,12 +10,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from openfero_gitops.delivery.unanswered import merge, record_of
+from openfero_gitops.delivery.unanswered import EMPTY, merge, record_of
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.remediation import Outcome
+from openfero_gitops.domain.remediation import Outcome, Phase
 from openfero_gitops.web.alert_groups import GroupState, group_alerts
 from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.errors import problems
@@ -42,7 +42,7 @@ def test_an_alert_fires_until_it_is_resolved() -> None:
     record = heard(item("A", pod="1"), item("A", pod="2"))
     record = merge(record, heard(item("A", Status.RESOLVED, pod="1"), minutes=5))
     (group,) = group_alerts(record, ())
-    assert group.firing == 1
+    assert (group.firing, group.is_firing) == (1, True)
     record = merge(record, heard(item("A", Status.RESOLVED, pod="2"), minutes=6))
     (group,) = group_alerts(record, ())
     assert (group.firing, group.states) == (0, {GroupState.RESOLVED, GroupState.UNANSWERED})
@@ -73,6 +73,18 @@ def test_the_strip_shows_when_an_alert_was_heard() -> None:
     (group,) = group_alerts(record, ())
     cells = [cell for cell, _ in group.strip(NOW + timedelta(hours=24))]
     assert cells == [0, 1, 2, 3]
+
+
+def test_an_alert_that_came_again_after_its_job_fires() -> None:
+    """Until then the Job says that the alert is resolved; the same incident counts once."""
+    labels = {"alertname": "A", "pod": "1"}
+    job = pages.remediation("A", Phase.SUCCEEDED, NOW, labels=labels)
+    job = replace(job, resolved_at=NOW + timedelta(minutes=5))
+    (group,) = group_alerts(EMPTY, [job])
+    assert (group.firing, group.is_firing) == (0, False)
+    for minutes, firing in ((4, 0), (6, 1)):
+        (group,) = group_alerts(heard(item("A", pod="1"), minutes=minutes), [job, job])
+        assert (group.firing, group.is_firing) == (firing, bool(firing))
 
 
 async def test_the_page_says_why_there_is_no_job_and_what_to_do() -> None:
