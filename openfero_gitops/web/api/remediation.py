@@ -31,6 +31,7 @@ from openfero_gitops.web.evidence import (
     trace_of,
     why_no_log,
 )
+from openfero_gitops.web.slots import NoSlotError, Slots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -50,6 +51,8 @@ _MAX_FOLLOW_SECONDS: Final = 1800.0
 #: How long an answer waits for the first bytes, so that an error still has its own status.
 _FIRST_SECONDS: Final = 1.0
 _READ_SECONDS: Final = 3.0
+#: Requests that read Pods and logs at once: each holds the Pods, and 64 KiB of a log.
+_MAX_READ_AT_ONCE: Final = 8
 _MAX_LINES: Final = 1000
 
 
@@ -180,7 +183,9 @@ def add_remediation(
     """Serve `/api/remediations/{namespace}/{name}` and its log."""
 
     async def load(call: Call[RemediationPath, QueryParameters]) -> Evidence:
-        return await evidence.read(_find(state, call.path))
+        return await evidence.read(
+            _find(state, call.path), lambda: call.request.transport is not None
+        )
 
     def build(call: Call[RemediationPath, QueryParameters]) -> RemediationDetailShape:
         remediation = _find(state, call.path)
@@ -221,6 +226,7 @@ def add_remediation(
         guard,
         turns,
     )
+    slots = Slots(_MAX_READ_AT_ONCE)
     followers = LogFollowers(evidence.jobs)
     app.on_shutdown.append(followers.close)
 
@@ -230,7 +236,7 @@ def add_remediation(
         query = read_query(LogQuery, request.query)
         remediation = _find(state, path)
         try:
-            async with asyncio.timeout(_READ_SECONDS):
+            async with slots.take(), asyncio.timeout(_READ_SECONDS):
                 pods = owned_pods(await evidence.jobs.pods(remediation.key), remediation)
                 pod, container = _choose(pods, query.container, remediation)
                 if not query.follow:
@@ -238,6 +244,10 @@ def add_remediation(
                         evidence.jobs, path.namespace, pod, container, query.tail
                     )
                     return web.Response(text=text, headers={"Cache-Control": "no-store"})
+        except NoSlotError as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"{slots.count} logs are being read already; repeat the request later"
+            ) from error
         except (ApiError, TimeoutError) as error:
             raise _refusal(error, path.namespace) from error
         return await followers.respond(request, path.namespace, pod, container, query.tail)

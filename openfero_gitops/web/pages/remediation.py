@@ -21,7 +21,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.inspection.trace import Step, Trace
-from openfero_gitops.web.evidence import Evidence, EvidenceReader, trace_of
+from openfero_gitops.web.evidence import Evidence, EvidenceReader, nothing_read, trace_of
 from openfero_gitops.web.highlight import HighlightedText, highlight
 from openfero_gitops.web.pages.remediation_rows import row_of
 
@@ -48,7 +48,7 @@ _MAX_JOB_CHARACTERS: Final = 256 * 1024
 #: Longer values are shortened in the Job: the alert as JSON, which the page shows itself.
 _MAX_VALUE_CHARACTERS: Final = 280
 _SECOND: Final = timedelta(seconds=1)
-_UNREAD: Final = Evidence(unverified="the API server was not read")
+_UNREAD: Final = nothing_read("the API server was not read")
 _TONES: Final = {
     Step.FIRING: "bad",
     Step.RECEIVED: "idle",
@@ -105,7 +105,11 @@ def add(
 
     async def load(request: web.Request) -> Loaded:
         remediation = _find(state, request.match_info)
-        read = await evidence.read(remediation) if evidence else _UNREAD
+        read = (
+            await evidence.read(remediation, lambda: request.transport is not None)
+            if evidence
+            else _UNREAD
+        )
         manifest = await asyncio.to_thread(_manifest, read.job) if read.job else None
         return Loaded(read, manifest)
 
@@ -161,6 +165,7 @@ def build(visit: Visit, links: RepositoryLinks) -> dict[str, Any]:
         "active": _is_active(remediation, state),
         "pods": found.pods[-_MAX_PODS:],
         "more_pods": max(0, len(found.pods) - _MAX_PODS),
+        "unread_pods": evidence.unread_pods,
         "logs": evidence.logs,
         "manifest": loaded.manifest,
         "missing": evidence.missing,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from openfero_gitops.domain.errors import Forbidden, Invalid, NotFound, SourceError, Unavailable
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.web import evidence
+from openfero_gitops.web import evidence, slots
 from openfero_gitops.web.evidence import TAIL_BYTES, EvidenceReader, read_tail, trace_of
+from openfero_gitops.web.slots import Slots
 from tests.support.evidence import SampleReader, different
 from tests.support.pages import busy
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.audit.verify import Verification
     from openfero_gitops.domain.errors import ApiError
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.web.evidence import Evidence
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
@@ -83,7 +86,70 @@ async def test_api_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """An API server that does not answer delays the page by the limit only."""
     monkeypatch.setattr(evidence, "_READ_SECONDS", 0.05)
     found = await asyncio.wait_for(EvidenceReader(Hanging(busy(NOW))).read(failed()), 2)
-    assert "the Job: the API server did not answer within 0.05 s" in found.missing
+    assert "the Job: the API server did not answer in time" in found.missing
+    assert found.unread_pods == "the API server did not answer in time"
+
+
+async def test_api_server_that_hangs_delays_all_pages_equally(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many remediations are looked at, each page comes in time, with what is known."""
+    monkeypatch.setattr(evidence, "_READ_SECONDS", 0.3)
+    monkeypatch.setattr(evidence, "Slots", partial(Slots, max_wait_seconds=0.1))
+    reader = EvidenceReader(Hanging(busy(NOW)))
+    jobs = [replace(failed(), uid=str(number)) for number in range(30)]
+    read_all = asyncio.gather(*map(reader.read, jobs))
+    found = await asyncio.wait_for(read_all, 2)
+    assert [page.unread_pods for page in found[:4]] == ["the API server did not answer in time"] * 4
+    assert {page.unread_pods.partition(";")[0] for page in found[4:]} == {
+        "4 other remediations are being read from the API server"
+    }
+
+
+def test_the_time_to_read_is_within_the_time_of_a_page() -> None:
+    """The wait for a slot and the read end seconds before a page gives up, after 8 s."""
+    assert slots.MAX_WAIT_SECONDS + evidence._TOTAL_SECONDS <= 5
+
+
+class Counting(SampleReader):
+    """Counts the reads of Jobs; each takes a moment."""
+
+    reads = 0
+
+    async def manifest(self, key: JobKey) -> dict[str, Any]:
+        """Return a Job, later."""
+        self.reads += 1
+        await asyncio.sleep(0.02)
+        return await super().manifest(key)
+
+
+async def test_requests_for_one_remediation_share_a_read() -> None:
+    """Of several requests for a remediation at once, one reads, also if it is cancelled."""
+    counting = Counting(busy(NOW))
+    reader = EvidenceReader(counting, counting.verify)
+    requests = [asyncio.create_task(reader.read(failed())) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    requests[0].cancel()
+    found = await asyncio.gather(*requests[1:])
+    assert {id(page) for page in found} == {id(found[0])}
+    assert found[0].job
+    assert counting.reads == 1
+    await reader.read(failed())
+    assert counting.reads == 2
+
+
+async def test_nothing_is_read_for_a_request_that_ended() -> None:
+    """A read ends with its last request, and is not begun for a client that left."""
+    counting = Counting(busy(NOW))
+    reader = EvidenceReader(counting)
+    request = asyncio.create_task(reader.read(failed()))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    found = await reader.read(failed(), lambda: False)
+    assert found.missing == ("the Job, its Pods and its Events: the client disconnected",)
+    assert counting.reads == 1
 
 
 async def test_job_that_was_replaced() -> None:
@@ -124,7 +190,7 @@ async def test_verification_that_fails() -> None:
 
 async def test_verification_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A verification that takes too long is given up."""
-    monkeypatch.setattr(evidence, "_VERIFY_SECONDS", 0.05)
+    monkeypatch.setattr(evidence, "_TOTAL_SECONDS", 0.05)
 
     async def verify(_: Mapping[str, Any]) -> Verification:
         await asyncio.Event().wait()
@@ -165,6 +231,27 @@ async def test_the_end_of_a_log() -> None:
     assert cut
     assert writing.asked == [200, 20, 2, 1]
     assert writing.sent < 2 * 2**20
+
+
+class LongLog(SampleReader):
+    """A log that is as long as what is read of it."""
+
+    async def log(self, *_: Any, **options: Any) -> AsyncGenerator[bytes]:
+        """Yield it in pieces, each of which is new."""
+        for number in range(options["limit_bytes"] // 2**14 - 1):
+            yield bytes([97 + number % 26]) * 2**14
+
+
+async def test_only_the_end_of_a_log_is_kept() -> None:
+    """While a log of half a MiB is read, little more than its end is in memory."""
+    tracemalloc.start()
+    try:
+        text, cut = await read_tail(LongLog(busy(NOW)), "ns", "pod", "heal")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(text), cut) == (TAIL_BYTES, True)
+    assert peak < 5 * TAIL_BYTES
 
 
 async def test_a_short_log_is_whole() -> None:

@@ -136,7 +136,10 @@ async def test_without_the_api_server(options: dict[str, Any]) -> None:
     assert "Job has reached the specified backoff limit" in text
     assert COMMIT in text
     assert "Not verified" in text
-    assert ("Some of this page could not be read" in text) is ("failure" in options)
+    assert "Some of this page could not be read" in text
+    assert "The Pods were not read: " in text
+    assert "The log was not read, because the Pods were not read." in text
+    assert "No Pods of this Job exist now" not in text
 
 
 async def test_an_unknown_job() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from openfero_gitops.web.api import remediation as endpoint
 from openfero_gitops.web.api.remediation import add_remediation
 from openfero_gitops.web.evidence import EvidenceReader
 from openfero_gitops.web.repository_links import RepositoryLinks
+from openfero_gitops.web.slots import Slots
 from openfero_gitops.web.turns import Turns
 from tests.support.evidence import SampleReader, different
 from tests.support.pages import SCRIPT, busy
@@ -185,6 +187,22 @@ async def test_follower_that_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
         refused = await client.get(address)
         assert refused.status == 503
     assert reader.reading == 0
+
+
+async def test_logs_that_are_read_at_once_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the API server hangs, only a few requests for logs wait for it; others get 503."""
+    monkeypatch.setattr(endpoint, "_READ_SECONDS", 0.3)
+    monkeypatch.setattr(endpoint, "Slots", partial(Slots, max_wait_seconds=0.1))
+    reader = Running(busy(NOW))
+    async with api(reader) as client:
+        address = f"{path_of(Phase.FAILED)}/log"
+        requests = [asyncio.create_task(client.get(address)) for _ in range(20)]
+        await asyncio.sleep(0.15)
+        assert reader.reading == 8
+        answers = [await request for request in requests]
+        details = [(await answer.json())["detail"] for answer in answers]
+    assert {answer.status for answer in answers} == {503}
+    assert sum(detail.startswith("8 logs are being read already") for detail in details) == 12
 
 
 async def test_followers_end_with_the_client_and_with_the_server() -> None:
