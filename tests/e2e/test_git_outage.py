@@ -44,8 +44,8 @@ def commit_of(replica: Replica) -> str:
 
 def failures(replica: Replica) -> int:
     """Return how many syncs have failed so far."""
-    story: list[dict[str, Any]] = replica.get("/api/sync")["story"]
-    return sum(record["times"] for record in story if record["error"])
+    history: list[dict[str, Any]] = replica.get("/api/sync")["history"]
+    return sum(record["times"] for record in history if record["error"])
 
 
 def push(replica: Replica, secret: str) -> str:

@@ -93,7 +93,7 @@ class DryRunCountsShape(Shape):
     """Counts of dry runs, which start no Job."""
 
     would_have_run: int
-    resolved_without_us: int
+    resolved_without_job: int
     not_resolved: int
     unknown: int
     pending: int
@@ -201,7 +201,7 @@ def _run_stats(value: RunStats) -> dict[str, Any]:
         "median_seconds_to_run": _in_seconds(value.median_duration),
         "dry_runs": DryRunCountsShape(
             would_have_run=dry_runs.total,
-            resolved_without_us=dry_runs.healed,
+            resolved_without_job=dry_runs.healed,
             not_resolved=dry_runs.not_healed,
             unknown=dry_runs.unknown,
             pending=dry_runs.pending,

@@ -85,13 +85,13 @@ class SyncRecordShape(Shape):
 
 
 class SyncShape(Shape):
-    """The status of the last sync; recent ones in `story`, newest first."""
+    """The status of the last sync; recent ones in `history`, newest first."""
 
     revision: RevisionShape | None
     """The active commit."""
     origin: Text | None
     """Where the active catalog comes from: `git` or `mirror`."""
-    in_force_since: Moment | None
+    active_since: Moment | None
     """When the active commit was activated."""
     last_attempt: Moment | None
     last_success: Moment | None
@@ -110,9 +110,9 @@ class SyncShape(Shape):
     """Errors in its files."""
     steps: dict[str, float]
     """Seconds that each step of the last sync took."""
-    beside_leader: LagShape | None
+    compared_with_leader: LagShape | None
     """How this replica compares with the leader; null if unknown."""
-    story: list[SyncRecordShape]
+    history: list[SyncRecordShape]
 
 
 def revision_shape(value: Revision | None) -> RevisionShape | None:
@@ -135,7 +135,7 @@ def sync_shape(value: SyncStatus, lag: ReplicaLag | None = None) -> SyncShape:
     return SyncShape(
         revision=revision_shape(value.revision),
         origin=value.origin or None,
-        in_force_since=value.active_since,
+        active_since=value.active_since,
         last_attempt=value.last_attempt,
         last_success=value.last_success,
         seconds=round(value.seconds, 3),
@@ -148,8 +148,8 @@ def sync_shape(value: SyncStatus, lag: ReplicaLag | None = None) -> SyncShape:
         operarios=value.operarios,
         problems=value.problems,
         steps=_seconds(value.steps),
-        beside_leader=LagShape(step=lag.state, leader=lag.leader, since=lag.since) if lag else None,
-        story=[_record_shape(record) for record in value.history],
+        compared_with_leader=LagShape(step=lag.state, leader=lag.leader, since=lag.since) if lag else None,
+        history=[_record_shape(record) for record in value.history],
     )
 
 

@@ -337,7 +337,7 @@ async def test_the_shape_of_a_sync() -> None:
             "verifiedSigner": pages.SIGNER,
         },
         "origin": "git",
-        "inForceSince": moment,
+        "activeSince": moment,
         "lastAttempt": moment,
         "lastSuccess": moment,
         "seconds": 0.412,
@@ -348,8 +348,8 @@ async def test_the_shape_of_a_sync() -> None:
         "operarios": 6,
         "problems": 1,
         "steps": {"fetch": 0.312, "judge": 0.1},
-        "besideLeader": {"step": "behind", "leader": OLDER, "since": moment},
-        "story": [
+        "comparedWithLeader": {"step": "behind", "leader": OLDER, "since": moment},
+        "history": [
             {
                 "at": moment,
                 "until": moment,
@@ -384,7 +384,7 @@ async def test_the_shape_before_anything_is_in_force() -> None:
         "operarios",
         "problems",
         "steps",
-        "story",
+        "history",
     }
     assert (about["leading"], about["leader"], about["term"]) == (False, None, None)
 
@@ -773,7 +773,7 @@ async def test_the_shape_of_the_statistics_of_an_operario() -> None:
         "medianSecondsToRun": 42.0,
         "dryRuns": {
             "wouldHaveRun": 0,
-            "resolvedWithoutUs": 0,
+            "resolvedWithoutJob": 0,
             "notResolved": 0,
             "unknown": 0,
             "pending": 0,
