@@ -24,6 +24,7 @@ An answer that is not JSON, or that streams, is served with `operation.serve` in
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 _MIN_BYTES_COMPRESSED: Final = 1024
 #: Larger answers are compressed in a thread.
 _MAX_BYTES_COMPRESSED_INLINE: Final = 16 * 1024
+#: A weight of 0 in Accept-Encoding: the client does not read that.
+_NO_WEIGHT: Final = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 _ERRORS: Final = {
     400: "A parameter is unknown or wrong; the detail names it.",
     401: "Credentials are missing or wrong.",
@@ -165,7 +168,8 @@ def json_response(
     # Weak, because a compressed answer has the same.
     tag = ETag(hashlib.blake2b(body, digest_size=12).hexdigest(), is_weak=True)
     known = request.if_none_match or ()
-    if any(other.value in (tag.value, "*") for other in known):
+    readable = request.method in ("GET", "HEAD")  # the answer to a POST is not at its address
+    if readable and any(other.value in (tag.value, "*") for other in known):
         response = web.Response(status=304, headers=headers)
     else:
         response = web.Response(
@@ -177,13 +181,18 @@ def json_response(
         )
         if len(body) >= _MIN_BYTES_COMPRESSED and accepts_gzip(request):
             response.enable_compression(web.ContentCoding.gzip)
-    response.etag = tag
+    if readable:
+        response.etag = tag
     return response
 
 
 def accepts_gzip(request: web.Request) -> bool:
-    """Whether a client reads gzip."""
-    return "gzip" in request.headers.get("Accept-Encoding", "")
+    """Whether a client reads gzip: it names it, or everything, with a weight above 0."""
+    weights: dict[str, bool] = {}
+    for part in ",".join(request.headers.getall("Accept-Encoding", ())).lower().split(","):
+        coding, _, parameters = part.partition(";")
+        weights[coding.strip()] = _NO_WEIGHT.fullmatch(parameters) is None
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
 
 
 def _links(request: web.Request, answer: object) -> dict[str, str]:

@@ -5,6 +5,7 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pytest
 from aiohttp import web
 from pydantic import Field
 
@@ -92,6 +93,29 @@ async def test_large_answers_are_compressed_for_clients_that_can_read_that() -> 
         assert int(large.headers["Content-Length"]) < len(gzip.compress(await plain.read())) + 99
         small = await client.get("/api/x/words?limit=1", headers={"Accept-Encoding": "gzip"})
         assert "Content-Encoding" not in small.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip;q=0", False),
+        ("GZIP ; q=0.000, br", False),
+        ("*;q=0", False),
+        ("gzip;q=0, *", False),
+        ("notgzip", False),
+        ("", False),
+        ("gzip;q=0.001", True),
+        ("br, *;q=0.5", True),
+        ("*;q=0, gzip", True),
+        ("x-gzip", True),
+    ],
+)
+async def test_a_client_can_refuse_gzip(accepted: str, *, compressed: bool) -> None:
+    """Weights in Accept-Encoding count: one of 0 refuses, and * is everything not named."""
+    route = words(*(f"word{number:03d}" for number in range(200)))
+    async with serve(route) as client:
+        answer = await client.get("/api/x/words", headers={"Accept-Encoding": accepted})
+        assert ("Content-Encoding" in answer.headers) == compressed
 
 
 async def test_a_page_links_to_the_next_one() -> None:
