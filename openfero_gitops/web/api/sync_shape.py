@@ -148,7 +148,9 @@ def sync_shape(value: SyncStatus, lag: ReplicaLag | None = None) -> SyncShape:
         operarios=value.operarios,
         problems=value.problems,
         steps=_seconds(value.steps),
-        compared_with_leader=LagShape(step=lag.state, leader=lag.leader, since=lag.since) if lag else None,
+        compared_with_leader=LagShape(step=lag.state, leader=lag.leader, since=lag.since)
+        if lag
+        else None,
         history=[_record_shape(record) for record in value.history],
     )
 

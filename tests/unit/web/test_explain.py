@@ -255,6 +255,7 @@ async def test_the_api_and_the_command_explain_the_same(status: Status) -> None:
         explained = await answer.json()
 
     assert explained == as_json(explain_all(state.active, group, source))
+    assert "ETag" not in answer.headers  # of what a GET of this address would return
 
 
 async def test_the_page_shows_the_message_of_the_command() -> None:
