@@ -1,8 +1,8 @@
 """Draws the remediations of a day as rows of bars, with marks for what else happened.
 
-All of it is computed from what is recorded on Jobs, so that every replica draws the same bars. Of
-the marks, only syncs and the current pause are what this replica itself knows: earlier changes of
-the commit and of the leader are read from the Jobs.
+All of it is computed from what is recorded on Jobs, so that every replica draws the same bars. The
+changes of the commit are those that the leader recorded; earlier ones, and earlier leaders, are
+read from the Jobs.
 
 Positions are percentages of the width: the picture fits every screen without a script.
 """
@@ -24,10 +24,10 @@ from openfero_gitops.web.formats import short
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from openfero_gitops.catalog.revisions import Activation
     from openfero_gitops.domain.lease import Leadership
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import Remediation
-    from openfero_gitops.domain.sync import SyncStatus
 
 SPAN: Final = timedelta(hours=24)
 MAX_ROWS: Final = 30
@@ -226,19 +226,20 @@ def draw(
 
 def list_marks(
     remediations: Iterable[Remediation],
-    sync: SyncStatus,
+    activations: Sequence[Activation],
     leadership: Leadership,
     pause: Pause | None,
     now: datetime,
 ) -> list[Mark]:
     """List changes of the commit and of the leader, and the current pause, the oldest first.
 
-    What happened before this replica started is read from the Jobs: there, a change is known since
-    the first Job that shows it.
+    What happened before the record of revisions begins, or before the current leader, is read from
+    the Jobs: there, a change is known since the first Job that shows it. `activations` are the
+    oldest first.
     """
     since = now - SPAN
     jobs = sorted(remediations, key=lambda r: r.order)
-    happened = [*_commits(jobs, sync), *_leaders(jobs, leadership)]
+    happened = [*_commits(jobs, activations), *_leaders(jobs, leadership)]
     marks = [
         Mark(kind, at, text, _percent(at, since))
         for kind, at, text in sorted(happened, key=lambda change: change[1])
@@ -251,16 +252,13 @@ def list_marks(
     return marks
 
 
-def _commits(jobs: Sequence[Remediation], sync: SyncStatus) -> Iterator[tuple[str, datetime, str]]:
-    synced = {
-        record.after: record.at
-        for record in reversed(sync.history)
-        if record.error is None and record.after and record.after != record.before
-    }
-    for commit, at in synced.items():
-        yield "commit", at, f"commit {short(commit)} became active"
-    first_known = min(synced.values(), default=None)
-    seen: set[str] = set(synced)
+def _commits(
+    jobs: Sequence[Remediation], activations: Sequence[Activation]
+) -> Iterator[tuple[str, datetime, str]]:
+    for activation in activations:
+        yield "commit", activation.since, f"commit {short(activation.commit)} became active"
+    first_known = activations[0].since if activations else None
+    seen = {activation.commit for activation in activations}
     # (The first commit of all Jobs did not change anything that is known.)
     if jobs:
         seen.add(jobs[0].commit)

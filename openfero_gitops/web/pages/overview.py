@@ -9,6 +9,7 @@ from aiohttp import web
 
 from openfero_gitops.admission.decide import Refuse, Wait
 from openfero_gitops.domain.remediation import FINAL, Phase
+from openfero_gitops.web.activations import list_activations
 from openfero_gitops.web.conditions import show_condition
 from openfero_gitops.web.pages.urgent import next_command
 from openfero_gitops.web.timeline import LOOKS, SPAN, Grouping, draw, list_marks
@@ -56,7 +57,8 @@ def build(visit: Visit) -> dict[str, Any]:
         assessment = state.effect(remediation)
         return assessment.effect if assessment else None
 
-    marks = list_marks(remediations, state.sync(), state.leadership(), state.pause(), now)
+    activations = list_activations(state.sync(), state.revisions())
+    marks = list_marks(remediations, activations, state.leadership(), state.pause(), now)
     return {
         "conditions": [show_condition(condition) for condition in visit.attention.conditions],
         "catalog": state.catalog(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.sync import LagState
+from openfero_gitops.web.activations import list_activations, own_activations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,24 +121,18 @@ def list_revisions(
     links: RepositoryLinks,
     root: str = "",
 ) -> list[RevisionRow]:
-    """List the revisions that were active on the leader, newest first.
+    """List the revisions that were active, as `list_activations` does, newest first.
 
-    Without such a record, they are those that this process activated. `root` is the path of the
-    operarios in the repository.
+    `root` is the path of the operarios in the repository.
     """
-    own = {
-        record.after: record
-        for record in reversed(sync.history)
-        if record.error is None and record.after != record.before
-    }
-    entries = [(e.commit, e.since, e.author, e.signer) for e in history.activations]
-    if not entries:
-        entries = [(record.after, record.at, "", "") for record in own.values()]
+    own = {record.after: record for record in own_activations(sync)}
+    entries = list_activations(sync, history)
     repository = sync.revision.repository if sync.revision else ""
     rows = []
-    for index, (commit, since, author, signer) in enumerate(entries):
-        until = entries[index + 1][1] if index + 1 < len(entries) else None
-        before = entries[index - 1][0] if index else ""
+    for index, entry in enumerate(entries):
+        commit, since = entry.commit, entry.since
+        until = entries[index + 1].since if index + 1 < len(entries) else None
+        before = entries[index - 1].commit if index else ""
         record = own.get(commit)
         if record is not None and record.before not in ("", before):
             record = None  # it came after another revision here than on the leader
@@ -149,8 +144,8 @@ def list_revisions(
                 since=since,
                 until=until,
                 lasted=(until or now) - since,
-                author=author or (active.author if active else ""),
-                signer=signer or (active.verified_signer if active else ""),
+                author=entry.author or (active.author if active else ""),
+                signer=entry.signer or (active.verified_signer if active else ""),
                 changes=record.changes if record else None,
                 names=_names(record.changes) if record else (),
                 behavior=record.behavior if record else None,

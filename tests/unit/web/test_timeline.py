@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import Changes, SyncRecord, SyncStatus
+from openfero_gitops.web.activations import list_activations
 from openfero_gitops.web.timeline import (
     LOOKS,
     MAX_BARS,
@@ -170,7 +172,7 @@ def test_marks_of_this_replica() -> None:
     failed = SyncRecord(ago(hours=5), ago(hours=5), 1, COMMIT, "f" * 40, "git", Changes(), {}, "no")
     marks = list_marks(
         (),
-        SyncStatus(history=(failed, record)),
+        list_activations(SyncStatus(history=(failed, record)), RevisionHistory()),
         Leadership(holder="b", since=ago(hours=3)),
         Pause(PauseCause.COMMAND, "", "ada", since=ago(hours=12)),
         NOW,
@@ -189,12 +191,37 @@ def test_marks_from_jobs() -> None:
         remediation("A", Phase.SUCCEEDED, ago(hours=6), commit=OLDER, admitted_by="b"),
         remediation("A", Phase.SUCCEEDED, ago(hours=3), commit=COMMIT, admitted_by="b"),
     ]
-    marks = list_marks(jobs, SyncStatus(), Leadership(holder="b", since=ago(days=2)), None, NOW)
+    marks = list_marks(jobs, (), Leadership(holder="b", since=ago(days=2)), None, NOW)
     assert [(mark.kind, mark.text) for mark in marks] == [
         ("commit", "first Job from commit 4f1c9a2")
     ]
-    marks = list_marks(jobs, SyncStatus(), Leadership(), None, NOW)
+    marks = list_marks(jobs, (), Leadership(), None, NOW)
     assert [(mark.kind, mark.text) for mark in marks] == [
         ("leader", "b leads (first Job that it started)"),
         ("commit", "first Job from commit 4f1c9a2"),
+    ]
+
+
+def test_marks_of_recorded_commits() -> None:
+    """Changes that the leader recorded have a mark after a restart too, each at its own time."""
+    recorded_commits = RevisionHistory(
+        (
+            Activation(OLDER, ago(hours=12)),
+            Activation(COMMIT, ago(hours=6)),
+            Activation(OLDER, ago(hours=3)),
+        )
+    )
+    restarted = SyncRecord(ago(minutes=1), ago(minutes=1), 1, "", OLDER, "git", Changes(), {})
+    jobs = [
+        remediation("A", Phase.SUCCEEDED, ago(hours=18), commit="e" * 40),
+        remediation("A", Phase.SUCCEEDED, ago(hours=15), commit="f" * 40),
+        remediation("A", Phase.SUCCEEDED, ago(hours=2), commit=OLDER),
+    ]
+    activations = list_activations(SyncStatus(history=(restarted,)), recorded_commits)
+    marks = list_marks(jobs, activations, Leadership(), None, NOW)
+    assert [(mark.x, mark.text) for mark in marks] == [
+        (37.5, "first Job from commit fffffff"),
+        (50.0, "commit 0b7e2d9 became active"),
+        (75.0, "commit 4f1c9a2 became active"),
+        (87.5, "commit 0b7e2d9 became active"),
     ]
