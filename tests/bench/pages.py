@@ -40,6 +40,7 @@ from tests.support.measures import memory_cost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.remediation import Remediation
 
 REMEDIATIONS: Final = 10_000
@@ -98,6 +99,11 @@ def crowd(count: int = REMEDIATIONS) -> list[Remediation]:
     return made
 
 
+@cache
+def _unanswered() -> UnansweredRecord:
+    return many.unanswered(_NOW, ALERTS)
+
+
 def crowded(jobs: Sequence[Remediation]) -> State:
     """Make the state of a replica that has these remediations, and has computed nothing yet."""
     view = View()
@@ -141,7 +147,7 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         notifications=part,
         clock=part,
         watchdog=part,
-        unanswered=cache(lambda: many.unanswered(_NOW, ALERTS)),
+        unanswered=_unanswered,
         stopping=lambda: False,
         now=lambda: _NOW,
     )
