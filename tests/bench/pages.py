@@ -165,7 +165,6 @@ def addresses(jobs: Sequence[Remediation]) -> list[str]:
         "/alerts?q=pod-7&open=all",
         "/api/alerts",
         "/api/remediations",
-        f"/api/remediations/{newest.key}",
         "/api/operarios",
         f"/api/operarios/{newest.operario}",
         "/api/problems",
