@@ -1,9 +1,9 @@
 """Sends events to the clients that listen.
 
 A client has no queue of its own, only a position in the shared history. What it has not received is
-encoded once for all clients at the same position, and a client that falls behind the history is
-disconnected: it reconnects with the id of the last event that it received. So the memory for
-clients does not depend on how fast they read.
+encoded once for all clients at the same position (`slices`), and a client that falls behind the
+history is disconnected: it reconnects with the id of the last event that it received. So the memory
+for clients does not depend on how fast they read.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from aiohttp_sse import EventSourceResponse
 
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.web.connections.acceptor import HttpConnection
+from openfero_gitops.web.stream.slices import MAX_SLICE_BYTES, SliceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from openfero_gitops.web.stream.history import EventFilter, EventHistory, Slice
+    from openfero_gitops.web.stream.history import EventFilter, EventHistory
     from openfero_gitops.web.stream.models import EventBody
 
 #: More streams are refused, also if more connections are allowed.
@@ -34,8 +35,6 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _MAX_STREAM_SECONDS: Final = 600.0
 #: A client that acknowledges nothing for so long is gone.
 _SEND_TIMEOUT_SECONDS: Final = 30.0
-#: Of events, at once; and about as much may wait in a connection before more is written to it.
-_MAX_SLICE_BYTES: Final = 16 * 1024
 #: The kernel doubles it, and it counts as memory of the container.
 _SOCKET_BUFFER_BYTES: Final = 16 * 1024
 #: Streams that write before other tasks have their turn: about 2 ms.
@@ -68,8 +67,7 @@ class EventStreams:
         self._history = history
         self._limit = limit
         self._streams: dict[_Stream, None] = {}
-        #: By position and filter, since the last event.
-        self._slices: dict[tuple[int, EventFilter], Slice] = {}
+        self._slices = SliceCache(history)
         self._closed = False
         #: How many clients were disconnected because they read too slowly.
         self.dropped = 0
@@ -132,7 +130,8 @@ class EventStreams:
         try:
             if isinstance(connection, HttpConnection):
                 connection.begin_stream(lost)
-            transport.set_write_buffer_limits(high=_MAX_SLICE_BYTES)
+            # About one slice may wait in a connection before more is written to it.
+            transport.set_write_buffer_limits(high=MAX_SLICE_BYTES)
             _limit_kernel_buffer(transport)
             response = EventSourceResponse(
                 ping_interval=_HEARTBEAT_SECONDS, send_timeout=_SEND_TIMEOUT_SECONDS
@@ -167,18 +166,12 @@ class EventStreams:
             if stream.position == self._history.newest:
                 await wait_for_event(stream.wake, ends_at - loop.time())
             elif self._history.covers(stream.position):
-                events = self._slice(stream)
+                events = self._slices.slice_after(stream.position, stream.wanted)
                 stream.position = events.last
                 if events.encoded:
                     await self._write(stream, response, events.encoded)
             else:
                 self._drop(stream)
-
-    def _slice(self, stream: _Stream) -> Slice:
-        key = (stream.position, stream.wanted)
-        if key not in self._slices:
-            self._slices[key] = self._history.slice_after(*key, _MAX_SLICE_BYTES)
-        return self._slices[key]
 
     @staticmethod
     async def _write(stream: _Stream, response: EventSourceResponse, data: bytes) -> None:

@@ -12,6 +12,7 @@ from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.connections.table import ConnectionLimits
 from openfero_gitops.web.stream.history import EventHistory
 from openfero_gitops.web.stream.models import LeadershipChanged
+from openfero_gitops.web.stream.slices import MAX_CACHED_BYTES
 from openfero_gitops.web.stream.streams import EventStreams, max_streams
 from tests.support.events import EventClient, body, listening
 from tests.support.serving import local_server, nothing_left, say
@@ -199,6 +200,18 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
         async with listening(port, last_id=f"s1-{received}") as again:
             (event,) = await again.take(1)
             assert event.type == "reset"
+
+
+async def test_clients_with_filters_of_their_own_need_no_memory() -> None:
+    """What is encoded for clients that reconnect with different filters is not kept for all."""
+    streams = make()
+    streams.publish(body(f"job-{n}", namespace="", reason="x" * 900) for n in range(60))
+    async with serving(streams) as (port, _):
+        for number in range(40):
+            query = f"?namespace=n{number}"
+            async with listening(port, query, last_id="s1-0") as client:
+                assert len(await client.take(60)) == 60
+    assert streams._slices.size <= MAX_CACHED_BYTES < 40 * 60 * 900
 
 
 async def _rest(client: EventClient) -> int:
