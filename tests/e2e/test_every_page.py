@@ -231,7 +231,7 @@ async def test_the_key_for_search(browser: Browser, busy: Served) -> None:
     await page.keyboard.press("/")
     await expect(page.get_by_role("searchbox")).to_be_focused()
     await expect(page.get_by_role("searchbox")).to_have_value("")
-    await page.get_by_role("button", name="Key / for search").click()
+    await page.get_by_role("button", name="Press / to search").click()
     await page.keyboard.press("/")
     await expect(page.get_by_role("searchbox")).not_to_be_focused()
     await context.close()

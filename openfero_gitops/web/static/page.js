@@ -425,7 +425,9 @@
     field.select();
   });
 
-  document.getElementById("zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  document.getElementById("zone").textContent = zone;
+  document.getElementById("zone-note").hidden = /^(Etc\/)?UTC$/.test(zone);
   showLocalTimes();
   root.classList.add("js");
   showReachable();

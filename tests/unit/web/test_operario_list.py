@@ -176,7 +176,7 @@ async def test_a_row_of_the_problems() -> None:
     assert "jobs/kubejobfailed/firing.yaml:14:7" in row.text
     assert "'12x' is not a quantity" in row.text
     assert "write 12 or 12m" in row.text
-    assert f"an older one, of {OLDER[:7]}" in row.text
+    assert f"older version, from {OLDER[:7]}" in row.text
     assert row.find(href="#rule-quantity").text == "quantity"
     assert page.find("div", id="rule-quantity").text.startswith("quantity error ")
     assert [

@@ -84,10 +84,10 @@ async def test_the_commit_that_made_it_worse_is_marked() -> None:
     page = await page_of(with_history(NOW))
     newer, older = section(page, "Effect by commit").find("tbody").all("tr")
     assert newer.attributes["class"] == "worse"
-    assert "heals less 3 of 20 healed since, 35 of 40 before" in newer.text
+    assert "heals fewer alerts 3 of 20 healed since, 35 of 40 before" in newer.text
     assert f"{OLDER[:7]}" in older.text
-    assert "heals less" not in older.text
-    assert page.find(href="#commits").text == "heals less since a change"
+    assert "heals fewer alerts" not in older.text
+    assert page.find(href="#commits").text == "heals fewer alerts since a change"
 
 
 async def test_other_operarios_for_the_alert_are_listed_in_their_order() -> None:

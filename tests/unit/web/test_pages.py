@@ -366,7 +366,7 @@ async def test_waits_for_a_limit() -> None:
         )
     )
     assert "Waiting B firing node=worker-1" in page.find("ul", "current").text
-    assert "1 of at most 1" in page.find("section", "status").text
+    assert "1 of 1" in page.find("section", "status").text
 
 
 async def test_about_to_be_decided() -> None:
@@ -514,7 +514,7 @@ async def test_no_alert_yet() -> None:
 async def test_nothing_under_way() -> None:
     """If no Job is waiting or running, the page reports it."""
     page = await draw(showing(remediation("A", Phase.SUCCEEDED, NOW - timedelta(hours=1))))
-    assert "Nothing runs or waits." in page.text
+    assert "No Jobs are running or waiting." in page.text
     assert page.find("section", "day").find("h2").text == "Last 24 hours 1"
 
 
@@ -745,7 +745,7 @@ async def test_failures_are_said_first() -> None:
     """A failure is a concern until its alert is resolved, for a day at most; then it is counted."""
     page = await draw(showing(remediation("A", Phase.FAILED, NOW - timedelta(hours=23))))
     assert "1 remediation failed" in page.find("li", "concern").text
-    assert page.all("title")[0].text.startswith("1 need attention")
+    assert page.all("title")[0].text.startswith("1 needs attention")
     for failed in (
         remediation("A", Phase.FAILED, NOW - timedelta(hours=25)),
         remediation("A", Phase.FAILED, NOW - timedelta(minutes=5), resolved_at=NOW),
@@ -819,7 +819,7 @@ async def test_the_envelope() -> None:
     envelope = Envelope(limits=Limits(7, 9), namespaces=("shop",), remember=timedelta(days=2))
     page = await draw(showing(active=catalog(envelope=envelope, root="production")))
     text = page.find("section", "status").text
-    assert "0 of at most 7" in text
+    assert "0 of 7" in text
     assert "at most 9 per minute" in text
     assert "Jobs kept for 2d" in text
     assert "Namespaces shop" in text
