@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _MAX_LINK_CHARACTERS: Final = 4096
-_SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-def is_sha(commit: str) -> bool:
-    """Whether a text is a full commit id."""
-    return _SHA.fullmatch(commit) is not None
 
 
 def http_link(text: str) -> str:
@@ -45,7 +40,7 @@ def http_link(text: str) -> str:
 
 def short(commit: str) -> str:
     """Shorten a full commit id to 7 characters, any other text to 16."""
-    return commit[:7] if is_sha(commit) else commit[:16]
+    return commit[:7] if is_commit(commit) else commit[:16]
 
 
 def rfc3339(value: datetime | str | None) -> str:

@@ -57,7 +57,7 @@ class ShownCase:
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewed:
+class ReviewedFiles:
     """What one commit holds beside the operarios.
 
     `missing` says why it could not be read; empty if it could.
@@ -91,34 +91,34 @@ class ReviewedReader:
     def __init__(self, source: ReviewedSource) -> None:
         """Read from a source; nothing is read yet."""
         self._source = source
-        self._reading: tuple[str, asyncio.Task[Reviewed]] | None = None
+        self._reading: tuple[str, asyncio.Task[ReviewedFiles]] | None = None
 
-    async def read(self, catalog: Catalog) -> Reviewed:
+    async def read(self, catalog: Catalog) -> ReviewedFiles:
         """Return what is beside the operarios of a catalog, or why it is not known."""
         commit = catalog.revision.commit
         if not commit:
-            return Reviewed(missing="the operarios are not from a commit")
+            return ReviewedFiles(missing="the operarios are not from a commit")
         if self._reading is None or self._reading[0] != commit or _has_failed(self._reading[1]):
             task = asyncio.create_task(self._read(catalog), name="read the reviewed files")
             self._reading = commit, task
         task = self._reading[1]
         done, _ = await asyncio.wait({task}, timeout=_WAIT_SECONDS)
         if not done:
-            return Reviewed(missing="it is still being read from Git; load this page again")
+            return ReviewedFiles(missing="it is still being read from Git; load this page again")
         return task.result()
 
-    async def _read(self, catalog: Catalog) -> Reviewed:
+    async def _read(self, catalog: Catalog) -> ReviewedFiles:
         try:
             snapshot = await self._source.snapshot(catalog.revision.commit)
             (grants,) = await asyncio.to_thread(read_grants, snapshot.files)
             tests = await self._source.cases(snapshot)
         except OpenFeroError as error:
-            return Reviewed(missing=str(error))
+            return ReviewedFiles(missing=str(error))
         cases, _ = await asyncio.to_thread(find_cases, tests, catalog)
-        return Reviewed(grants, _by_operario(cases[:_MAX_CASES]))
+        return ReviewedFiles(grants, _by_operario(cases[:_MAX_CASES]))
 
 
-def _has_failed(task: asyncio.Task[Reviewed]) -> bool:
+def _has_failed(task: asyncio.Task[ReviewedFiles]) -> bool:
     """Whether a reading is over and has to be repeated."""
     return task.done() and (
         task.cancelled() or task.exception() is not None or bool(task.result().missing)

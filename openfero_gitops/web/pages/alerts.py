@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -11,7 +11,7 @@ from aiohttp import web
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.web.alert_groups import GroupState, group_alerts, time_of
 from openfero_gitops.web.alert_samples import explain_reason, sample_name, write_sample
-from openfero_gitops.web.pages.listing import Paging, contains_words, read_page
+from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
 from openfero_gitops.web.webhook import ALERTS_PAGE
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from openfero_gitops.web.alert_groups import NamedAlerts, Tone
     from openfero_gitops.web.pages.site import Site, Visit
 
-_PATH: Final = "alerts"
 _GROUPS: Final = 50
 _JOBS: Final = 5
 _NEEDS_NOTHING: Final = (
@@ -45,7 +44,7 @@ _REPEATED: Final = "Alertmanager repeats the delivery. If it goes on, see the pa
 
 
 @dataclass(frozen=True, slots=True)
-class AlertFilter:
+class AlertFilter(ListFilter):
     """Which alerts are shown; empty members select all.
 
     Attributes:
@@ -54,17 +53,10 @@ class AlertFilter:
         open: `all` to open all groups.
     """
 
+    path_of_page: ClassVar = "alerts"
     state: str = ""
     q: str = ""
     open: str = ""
-
-    def address(self, page: int = 1) -> str:
-        """The address of a page with this filter, relative to `/`."""
-        pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        pairs = [(name, value) for name, value in pairs if value]
-        if page > 1:
-            pairs.append(("page", str(page)))
-        return f"{_PATH}?{urlencode(pairs)}" if pairs else _PATH
 
 
 def read_filter(query: MultiMapping[str]) -> AlertFilter:

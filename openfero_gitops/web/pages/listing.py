@@ -5,8 +5,9 @@ Unlike remediations, definitions do not arrive one after the other while somebod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MAX_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """Which rows of a list are shown; a list adds members, each a text with a default."""
+
+    #: The page of the list, relative to `/`.
+    path_of_page: ClassVar[str]
+
+    def address(self, page: int = 1) -> str:
+        """The address of a page with this filter, relative to `/`."""
+        pairs = [
+            (member.name, getattr(self, member.name))
+            for member in fields(self)
+            if getattr(self, member.name) != member.default
+        ]
+        if page > 1:
+            pairs.append(("page", str(page)))
+        return f"{self.path_of_page}?{urlencode(pairs)}" if pairs else self.path_of_page
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from openfero_gitops.web.highlight import HighlightedText, highlight, language_o
 from openfero_gitops.web.operario_facts import near_names, read_facts
 from openfero_gitops.web.pages.phases import PHASES
 from openfero_gitops.web.pages.site import PageMissing
-from openfero_gitops.web.reviewed import Reviewed, rights_of
+from openfero_gitops.web.reviewed import ReviewedFiles, rights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ _MAX_TARGETS: Final = 30
 _MAX_COMMITS: Final = 50
 _MAX_CANDIDATES: Final = 20
 _MAX_CASES: Final = 50
-_NOT_READ: Final = Reviewed(missing="this replica does not read Git")
+_NOT_READ: Final = ReviewedFiles(missing="this replica does not read Git")
 #: Of the bars in the strip of runs.
 _MIN_HEIGHT: Final = 4
 _MAX_HEIGHT: Final = 34
@@ -159,7 +159,7 @@ def list_commits(
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class LabelCondition:
     """A matcher in words: a label, a comparison, and a value."""
 
     label: str
@@ -167,10 +167,10 @@ class Condition:
     value: str
 
 
-def conditions_of(matchers: Iterable[Matcher]) -> list[Condition]:
+def conditions_of(matchers: Iterable[Matcher]) -> list[LabelCondition]:
     """Put matchers in words."""
     return [
-        Condition(matcher.name, _COMPARISONS[matcher.operator], matcher.value)
+        LabelCondition(matcher.name, _COMPARISONS[matcher.operator], matcher.value)
         for matcher in matchers
     ]
 
@@ -211,7 +211,7 @@ def notes_of(problems: Iterable[Problem], text: HighlightedText | None) -> dict[
 def add(site: Site, links: RepositoryLinks, reviewed: ReviewedReader | None) -> None:
     """Serve `/operarios/NAME`; without `reviewed`, without roles and golden cases."""
 
-    async def load(_: web.Request) -> Reviewed:
+    async def load(_: web.Request) -> ReviewedFiles:
         catalog = site.state.catalog()
         return await reviewed.read(catalog) if reviewed and catalog else _NOT_READ
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import web
 
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
-from openfero_gitops.web.pages.listing import Paging, contains_words, read_page
+from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,28 +23,17 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.pages.site import Site, Visit
 
-_PATH: Final = "operarios"
 _ROWS: Final = 100
 _SORTS: Final = {"name": "Name", "last": "Last run", "healed": "Heal rate, lowest first"}
 
 
 @dataclass(frozen=True, slots=True)
-class OperarioFilter:
+class OperarioFilter(ListFilter):
     """Which operarios are shown, and in which order."""
 
+    path_of_page: ClassVar = "operarios"
     q: str = ""
     sort: str = "name"
-
-    def address(self, page: int = 1) -> str:
-        """The address of a page with this filter, relative to `/`."""
-        pairs = [
-            (member.name, getattr(self, member.name))
-            for member in fields(self)
-            if getattr(self, member.name) != member.default
-        ]
-        if page > 1:
-            pairs.append(("page", str(page)))
-        return f"{_PATH}?{urlencode(pairs)}" if pairs else _PATH
 
 
 def read_filter(query: MultiMapping[str]) -> OperarioFilter:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from aiohttp import web
 
@@ -13,7 +12,7 @@ import openfero_gitops.catalog.build  # noqa: F401 - it declares the rules
 from openfero_gitops.domain.cluster_rule import CLUSTER_RULES
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.domain.rule import RULES
-from openfero_gitops.web.pages.listing import Paging, contains_words, read_page
+from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +25,13 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.rule import Rule
     from openfero_gitops.web.pages.site import Site, Visit
 
-_PATH: Final = "problems"
 _ROWS: Final = 100
 _MAX_IGNORED: Final = 200
 _MAX_RULE_CHIPS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class ProblemFilter:
+class ProblemFilter(ListFilter):
     """Which problems are shown; empty members select all.
 
     Attributes:
@@ -43,18 +41,11 @@ class ProblemFilter:
         q: words that all occur in the problem.
     """
 
+    path_of_page: ClassVar = "problems"
     severity: str = ""
     rule: str = ""
     path: str = ""
     q: str = ""
-
-    def address(self, page: int = 1) -> str:
-        """The address of a page with this filter, relative to `/`."""
-        pairs = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        pairs = [(name, value) for name, value in pairs if value]
-        if page > 1:
-            pairs.append(("page", str(page)))
-        return f"{_PATH}?{urlencode(pairs)}" if pairs else _PATH
 
     def matches(self, problem: Problem) -> bool:
         """Whether a problem is shown, whatever its severity."""
