@@ -308,7 +308,7 @@ class Controller:
         self._publisher = EventPublisher(
             jobs=self.view,
             state=state,
-            alerts=lambda: self.unanswered.record,
+            alerts=lambda: self.unanswered.record if self.unanswered.is_read else None,
             publish=self._streams.publish,
         )
         self.metrics.event_streams(lambda: len(self._streams))

@@ -15,9 +15,11 @@ associative and idempotent, so that it does not matter how often, and by how man
 alert was heard, nor in which order records are read.
 
 What is exact: the names, statuses and reasons, the time at which each was last heard, and the
-number of occurrences while a kind has at most `MAX_OCCURRENCES` (fewer if there are many kinds).
-Beyond the limits `trimmed` drops what was least recently heard, and records until when that was
-heard: `is_complete` is then false for 24 hours, and a count means "at least". Approximate: an
+number of occurrences while a kind has at most `MAX_OCCURRENCES` (fewer if all kinds together have
+too many). Beyond the limits `trimmed` drops the kinds that were least recently heard, and the
+occurrences whose digests are the highest. So the kinds of the firing and of the resolved alerts of
+a name keep the same incidents. It records until when the dropped ones were heard: `is_complete` is
+then false for 24 hours, and a count means "at least". Approximate: an
 alert whose startsAt varies has several occurrences; one without startsAt has one per second in
 which it is delivered; an occurrence counts as heard all the time from its first to its last time.
 
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from openfero_gitops.domain.alert import InvalidAlert, Status, incident_digest
@@ -46,11 +48,11 @@ if TYPE_CHECKING:
 
 #: What was not heard for this long is forgotten.
 RETENTION: Final = timedelta(hours=24)
-#: Kinds in a record.
-MAX_KINDS: Final = 2000
-#: Occurrences of one kind, if there are few kinds.
-MAX_OCCURRENCES: Final = 100
-#: Occurrences of all kinds; they are shared out equally.
+#: Kinds in a record: 2,000 alert names, firing and resolved, and some more.
+MAX_KINDS: Final = 5000
+#: Occurrences of one kind, if all kinds together do not have too many.
+MAX_OCCURRENCES: Final = 2000
+#: Occurrences of all kinds; those with the most lose some.
 _MAX_ALL_OCCURRENCES: Final = 20_000
 #: The share of a digest that is kept: 80 bits.
 INCIDENT_CHARACTERS: Final = 16
@@ -191,11 +193,15 @@ def merge(record: UnansweredRecord, other: UnansweredRecord) -> UnansweredRecord
 
 
 def merge_all(records: Iterable[UnansweredRecord], now: datetime) -> UnansweredRecord:
-    """Return what records have together, within the limits of one."""
+    """Return what records have together, within the limits of one.
+
+    Each is checked before it is merged: what is too old, or a wrong clock wrote, must not displace
+    anything.
+    """
     merged = EMPTY
     for record in records:
-        merged = trimmed(merge(merged, record))
-    return recent(merged, now)
+        merged = trimmed(merge(merged, recent(record, now)))
+    return merged
 
 
 def has_news(record: UnansweredRecord, heard: UnansweredRecord) -> bool:
@@ -208,7 +214,7 @@ def has_news(record: UnansweredRecord, heard: UnansweredRecord) -> bool:
 
 
 def trimmed(record: UnansweredRecord) -> UnansweredRecord:
-    """Drop what was least recently heard, as far as a record exceeds its limits."""
+    """Drop kinds and occurrences, as far as a record exceeds its limits."""
     kinds, dropped_until = record.kinds, record.dropped_until
     if len(kinds) > MAX_KINDS:
         kept = nlargest(MAX_KINDS, kinds, key=lambda kind: (kinds[kind].last, kind))
@@ -216,11 +222,24 @@ def trimmed(record: UnansweredRecord) -> UnansweredRecord:
         dropped = (kinds[kind].last for kind in kinds if kind not in remaining)
         dropped_until = max(dropped_until, *dropped)
         kinds = remaining
-    limit = min(MAX_OCCURRENCES, _MAX_ALL_OCCURRENCES // max(len(kinds), 1))
+    limit = _occurrence_limit([len(unanswered.occurrences) for unanswered in kinds.values()])
     long = [kind for kind, unanswered in kinds.items() if len(unanswered.occurrences) > limit]
     if long:
         kinds = {**kinds, **{kind: _with_fewer(kinds[kind], limit) for kind in long}}
     return record if kinds is record.kinds else UnansweredRecord(kinds, dropped_until)
+
+
+def _occurrence_limit(numbers: Sequence[int]) -> int:
+    """Return the number of occurrences that kinds may have, so that all together fit."""
+    left = _MAX_ALL_OCCURRENCES
+    if sum(numbers) > left:
+        ascending = sorted(numbers)
+        for index, number in enumerate(ascending):
+            share = left // (len(ascending) - index)
+            if number > share:
+                return min(share, MAX_OCCURRENCES)
+            left -= number
+    return MAX_OCCURRENCES
 
 
 def recent(record: UnansweredRecord, now: datetime) -> UnansweredRecord:
@@ -228,19 +247,32 @@ def recent(record: UnansweredRecord, now: datetime) -> UnansweredRecord:
     oldest, newest = _oldest(now), seconds_of(now) + _CLOCK_TOLERANCE_SECONDS
     kinds: dict[Kind, Unanswered] = {}
     for kind, unanswered in record.kinds.items():
-        occurrences = {
-            key: heard
-            for key, heard in unanswered.occurrences.items()
-            if oldest <= heard.last <= newest
-        }
-        if not occurrences or not oldest <= unanswered.last <= newest:
-            continue
-        if len(occurrences) == len(unanswered.occurrences):
-            kinds[kind] = unanswered
-        else:
-            kinds[kind] = replace(unanswered, occurrences=occurrences)
+        if (remaining := _recent_kind(unanswered, oldest, newest)) is not None:
+            kinds[kind] = remaining
     dropped_until = record.dropped_until if record.dropped_until <= newest else 0
     return UnansweredRecord(kinds, dropped_until)
+
+
+def _recent_kind(unanswered: Unanswered, oldest: int, newest: int) -> Unanswered | None:
+    occurrences = {
+        key: heard
+        for key, heard in unanswered.occurrences.items()
+        if oldest <= heard.last <= newest
+    }
+    if not occurrences:
+        return None
+    sample = unanswered.sample
+    if not oldest <= sample.heard_at <= newest:
+        sample = replace(sample, heard_at=max(heard.last for heard in occurrences.values()))
+    first = min(unanswered.first, sample.heard_at)
+    dropped_until = unanswered.dropped_until if unanswered.dropped_until <= newest else 0
+    if (
+        len(occurrences) == len(unanswered.occurrences)
+        and sample is unanswered.sample
+        and (first, dropped_until) == (unanswered.first, unanswered.dropped_until)
+    ):
+        return unanswered  # (keeps the memory of an unchanged kind shared)
+    return Unanswered(first, sample, occurrences, dropped_until)
 
 
 def most_recent(record: UnansweredRecord) -> list[tuple[Kind, Unanswered]]:
@@ -311,9 +343,9 @@ def _text(sample: Sample) -> str:
 
 
 def _with_fewer(unanswered: Unanswered, limit: int) -> Unanswered:
-    """Drop the occurrences that were least recently heard."""
+    """Drop the occurrences with the highest digests."""
     occurrences = unanswered.occurrences
-    kept = set(nlargest(limit, occurrences, key=lambda key: (occurrences[key].last, key)))
+    kept = set(nsmallest(limit, occurrences))
     dropped = (heard.last for key, heard in occurrences.items() if key not in kept)
     return replace(
         unanswered,

@@ -9,8 +9,14 @@ The leader takes shares that have not been replaced for ten minutes over into it
 them once its own is written. Their replicas are dead, or nothing was delivered to them; in that
 case they write everything again with the next alert. Two leaders at once lose nothing either.
 
-New alerts are written at once, and mere repetitions every 30 seconds; both less often if the share
-is large. Deliveries never wait for any of this.
+New alerts are written with the next read, so that all replicas know them within five seconds;
+mere repetitions are written every 30 seconds. If the share is too large to be written that often,
+a small one with the new alerts alone is written first: an *addition*, which the next complete share
+supersedes. A replica that has written as much as it may in 30 seconds writes no additions; then new
+alerts are known to the others later.
+
+Deliveries never wait for any of this. Records are values, so that large ones can be put together
+in a thread; what comes meanwhile is merged afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ import binascii
 import hashlib
 import re
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,8 +42,8 @@ from openfero_gitops.delivery.unanswered import (
     has_no_job,
     merge,
     merge_all,
-    recent,
     record_of,
+    seconds_of,
     trimmed,
 )
 from openfero_gitops.delivery.unanswered_text import Unreadable, read_record, write_record
@@ -47,7 +53,7 @@ from openfero_gitops.domain.text import printable, without_surrogates
 from openfero_gitops.domain.timestamp import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from openfero_gitops.domain.answer import Answer, Item
@@ -65,6 +71,10 @@ _MEMBER: Final = "alerts.json.zlib"
 _MAX_QUEUED: Final = 10_000
 #: Alerts that are recorded before other tasks run: a few milliseconds.
 _ALERTS_PER_TURN: Final = 100
+#: Alerts that are recorded before the limits of a record are applied again, which takes longer.
+_ALERTS_PER_TRIMMING: Final = 1000
+#: What is written before complete shares may be: as much as the average rate allows in this time.
+_MAX_DEBT_SECONDS: Final = 30.0
 #: After this time what was not heard for too long is removed, if nothing else changes the record.
 _MERGE_SECONDS: Final = 60.0
 #: Shares that are read, the newest first: far more than there are replicas.
@@ -118,14 +128,21 @@ class UnansweredAlerts:
         self._pace = pace or SharingPace()
         self._queue: deque[Item] = deque(maxlen=_MAX_QUEUED)
         self._queued = asyncio.Event()
+        self._has_dropped = False
         self._own = EMPTY
         self._others: dict[str, _Share] = {}
         self._merged = EMPTY
+        self._is_read = False
+        self._untrimmed = 0  # alerts that were recorded since the limits were applied
+        # What is recorded while a thread puts records together.
+        self._meanwhile: UnansweredRecord | None = None
+        self._added = EMPTY  # what was recorded since something was written
         self._listeners: list[Callable[[], None]] = []
         self._is_changed = False  # since the share was written
         self._news = asyncio.Event()
         self._written_at: float | None = None  # by the event loop's clock
-        self._written_bytes = 0
+        self._complete_due = 0.0  # when a complete share may be written, by the same clock
+        self._additions: set[str] = set()  # written since the complete share
         self._share = ""  # the name of the share that was written last
         self._folded: set[str] = set()  # the shares whose content is in the own record
         self._superseded: set[str] = set()  # those whose content is in `_share`
@@ -138,15 +155,26 @@ class UnansweredAlerts:
         """The alerts without a Job of all replicas, as far as they are known here."""
         return self._merged
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the shares have been read since the start."""
+        return self._is_read
+
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call this when the record has changed."""
         self._listeners.append(listener)
 
     def receive(self, answer: Answer) -> None:
         """Note the answer to a delivery; it is recorded in the background."""
-        before = len(self._queue)
-        self._queue.extend(item for item in answer.items if has_no_job(item))
-        if len(self._queue) > before or before:
+        items = [item for item in answer.items if has_no_job(item)]
+        if len(self._queue) + len(items) > _MAX_QUEUED:
+            if not self._has_dropped:
+                _log.warning(
+                    "more alerts without a Job came than can be recorded", at_once=_MAX_QUEUED
+                )
+            self._has_dropped = True
+        self._queue.extend(items)  # (drops the first ones)
+        if self._queue:
             self._queued.set()
 
     async def run(self) -> None:
@@ -179,11 +207,22 @@ class UnansweredAlerts:
     def _record_turn(self) -> None:
         items = [self._queue.popleft() for _ in range(min(len(self._queue), _ALERTS_PER_TURN))]
         heard = record_of(items, self._now(), self._replica_labels)
+        if self._has_dropped and not self._queue:
+            heard = replace(heard, dropped_until=seconds_of(self._now()))
+            self._has_dropped = False
+            self._news.set()
         if has_news(self._own, heard):
             self._news.set()
-        self._own = trimmed(merge(self._own, heard))
-        self._merged = trimmed(merge(self._merged, heard))
+        self._own, self._merged = merge(self._own, heard), merge(self._merged, heard)
+        if self._meanwhile is not None:
+            self._meanwhile = merge(self._meanwhile, heard)
+        self._added = merge(self._added, heard)
         self._is_changed = True
+        self._untrimmed += len(items)
+        if self._untrimmed >= _ALERTS_PER_TRIMMING:
+            self._untrimmed = 0
+            self._own, self._merged = trimmed(self._own), trimmed(self._merged)
+            self._added = trimmed(self._added)
 
     def _report_change(self) -> None:
         for listener in self._listeners:
@@ -202,9 +241,8 @@ class UnansweredAlerts:
     async def _share_once(self) -> None:
         await self._read()
         if self._is_leading():
-            self._take_over()
-        if self._is_write_due():
-            await self._write()
+            await self._take_over()
+        await self._write_if_due()
         await self._delete_superseded()
 
     async def _read(self) -> None:
@@ -219,76 +257,121 @@ class UnansweredAlerts:
         await self._store.labelled(SELECTOR, read)
         self._listed = listed
         newest = sorted(listed, key=lambda name: listed[name]["creationTimestamp"], reverse=True)
-        wanted = [name for name in newest[:_MAX_SHARES] if name != self._share]
+        own = self._additions | {self._share}
+        wanted = [name for name in newest[:_MAX_SHARES] if name not in own]
         others = {name: self._others[name] for name in wanted if name in self._others}
         for name in wanted:
             if name not in others:
                 config_map = await self._store.get(name)
                 if config_map is not None:
                     others[name] = await asyncio.to_thread(_read_share, config_map)
+        new = [others[name] for name in others if name not in self._others]
+        self._others = others
         elapsed = asyncio.get_running_loop().time() - self._merged_at
-        if others.keys() != self._others.keys() or elapsed >= _MERGE_SECONDS:
-            self._others = others
-            await self._merge()
+        if elapsed >= _MERGE_SECONDS:
+            await self._merge_everything()
+        elif new:
+            # What shares that are gone had is in newer ones.
+            await self._merge([self._merged, *_records(new)])
 
-    async def _merge(self) -> None:
+    async def _merge_everything(self) -> None:
         """Put the record together again, without what was not heard for too long."""
         self._merged_at = asyncio.get_running_loop().time()
-        now = self._now()
-        own = recent(self._own, now)
-        if len(own.kinds) < len(self._own.kinds):
+        before = self._own
+        await self._merge_own([])
+        if len(self._own.kinds) < len(before.kinds):
             self._is_changed = True
-        self._own = own
-        records = [share.record for share in self._others.values() if share.record is not None]
-        # In a thread, as it may take 0.1 s. What is recorded meanwhile is in the own record.
-        merged = await asyncio.to_thread(merge_all, [own, *records], now)
-        self._merged = trimmed(merge(merged, self._own))
+        await self._merge([self._own, *_records(self._others.values())])
+
+    async def _merge(self, records: list[UnansweredRecord]) -> None:
+        self._merged = await self._put_together(records)
+        self._is_read = True
         self._report_change()
 
-    def _take_over(self) -> None:
+    async def _merge_own(self, records: list[UnansweredRecord]) -> None:
+        self._own = await self._put_together([self._own, *records])
+
+    async def _put_together(self, records: list[UnansweredRecord]) -> UnansweredRecord:
+        """Merge records in a thread, and what is recorded meanwhile."""
+        self._meanwhile = EMPTY
+        try:
+            merged = await asyncio.to_thread(merge_all, records, self._now())
+            return merge(merged, self._meanwhile)
+        finally:
+            self._meanwhile = None
+
+    async def _take_over(self) -> None:
         """Take over the shares that other replicas have not replaced for a long time."""
         now = self._now()
+        taken: dict[str, _Share] = {}
         for name, share in self._others.items():
             age = now - share.created if share.created else timedelta()
             if name in self._folded or age < self._pace.fold_after:
                 continue
-            if share.record is not None:
-                self._own = recent(trimmed(merge(self._own, share.record)), now)
-            elif age < RETENTION:
+            if share.record is None and age < RETENTION:
                 # Perhaps a newer version of the controller wrote it, which is being installed.
                 continue
-            self._folded.add(name)
+            taken[name] = share
+        if taken:
+            await self._merge_own(_records(taken.values()))
+            self._folded |= taken.keys()
             self._is_changed = True
             self._news.set()
 
-    def _is_write_due(self) -> bool:
+    async def _write_if_due(self) -> None:
+        time = asyncio.get_running_loop().time()
         if not self._is_changed:
-            return False
-        if self._written_at is None:
-            return True
-        interval = self._pace.poll if self._news.is_set() else self._pace.repetitions
-        seconds = max(interval.total_seconds(), self._written_bytes / self._pace.bytes_per_second)
-        return asyncio.get_running_loop().time() - self._written_at >= seconds
+            return
+        if self._written_at is not None:
+            interval = self._pace.poll if self._news.is_set() else self._pace.repetitions
+            if time - self._written_at < interval.total_seconds():
+                return
+        if time >= self._complete_due:
+            await self._write()
+        elif self._news.is_set() and time > self._complete_due - _MAX_DEBT_SECONDS:
+            await self._write_addition()
 
     async def _write(self) -> None:
-        """Create a share with everything in the own record; the last one is superseded."""
-        own, folded = recent(self._own, self._now()), set(self._folded)
+        """Create a share with everything in the own record; the last ones are superseded."""
+        folded = set(self._folded)
         self._is_changed = False
+        try:
+            name = await self._create(self._own)
+        except BaseException:
+            self._is_changed = True
+            raise
+        self._superseded = (self._superseded | folded | self._additions | {self._share}) - {
+            name,
+            "",
+        }
+        self._additions = set()
+        self._share = name
+
+    async def _write_addition(self) -> None:
+        """Create a share with what was recorded since something was written."""
+        name = await self._create(self._added)
+        self._superseded.discard(name)
+        self._additions |= {name} - {""}
+
+    async def _create(self, record: UnansweredRecord) -> str:
+        """Create a share and return its name, which is empty if there is nothing to write."""
+        added, self._added = self._added, EMPTY
         self._news.clear()
         name = ""
         try:
-            data, written = await asyncio.to_thread(write_record, own)
+            data, written = await asyncio.to_thread(_write_recent, record, self._now())
             if written.kinds:
                 name = _name(self._identity, data)
                 await self._store.create(_config_map(name, self._identity, data))
         except BaseException:
-            self._is_changed = True
+            self._added = merge(added, self._added)
             self._news.set()
             raise
-        self._written_at = asyncio.get_running_loop().time()
-        self._written_bytes = len(data)
-        self._superseded = (self._superseded | folded | {self._share}) - {name, ""}
-        self._share = name
+        time = asyncio.get_running_loop().time()
+        self._written_at = time
+        debt = len(data) / self._pace.bytes_per_second
+        self._complete_due = max(self._complete_due, time) + debt
+        return name
 
     async def _delete_superseded(self) -> None:
         """Delete the shares whose content is in another one that is written."""
@@ -299,6 +382,14 @@ class UnansweredAlerts:
                 continue
         self._superseded &= self._listed.keys()
         self._folded &= self._listed.keys()
+
+
+def _records(shares: Iterable[_Share]) -> list[UnansweredRecord]:
+    return [share.record for share in shares if share.record is not None]
+
+
+def _write_recent(record: UnansweredRecord, now: datetime) -> tuple[bytes, UnansweredRecord]:
+    return write_record(merge_all([record], now))
 
 
 def _name(identity: str, data: bytes) -> str:

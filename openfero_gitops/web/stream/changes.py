@@ -50,7 +50,8 @@ class Observation:
     leadership: Leadership = field(default_factory=Leadership)
     pause: Pause | None = None
     conditions: Sequence[Condition] = ()
-    alerts: UnansweredRecord = EMPTY
+    #: None until the shares of the other replicas have been read.
+    alerts: UnansweredRecord | None = EMPTY
 
 
 def list_changes(
@@ -147,8 +148,11 @@ def _refusal(status: SyncStatus) -> tuple[str, str] | None:
     return (status.refused.commit, status.refused.reason) if status.refused else None
 
 
-def _alerts_heard(before: UnansweredRecord, after: UnansweredRecord) -> Iterable[EventBody]:
-    if before is after:
+def _alerts_heard(
+    before: UnansweredRecord | None, after: UnansweredRecord | None
+) -> Iterable[EventBody]:
+    # (What is read first was heard before, perhaps hours ago.)
+    if before is None or after is None or before is after:
         return ()
     heard = [
         (unanswered.last, kind)

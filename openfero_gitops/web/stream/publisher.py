@@ -54,11 +54,14 @@ class EventPublisher:
         *,
         jobs: ObservedJobs,
         state: ReplicaState,
-        alerts: Callable[[], UnansweredRecord],
+        alerts: Callable[[], UnansweredRecord | None],
         publish: Callable[[list[EventBody]], None],
         interval_seconds: float = _MIN_INTERVAL_SECONDS,
     ) -> None:
-        """Observe the Jobs, the state and the alerts without a Job, from now on."""
+        """Observe the Jobs, the state and the alerts without a Job, from now on.
+
+        `alerts` returns None as long as they have not been read.
+        """
         self._jobs = jobs
         self._state = state
         self._alerts = alerts

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 NOW = build.NOW
+DAY = timedelta(hours=24)
+#: The latest time that a text may have.
+MAX_SECONDS = 221_845_392_000
 
 
 def item(**given_alert: Any) -> Item:
@@ -209,10 +212,9 @@ def test_what_was_not_heard_for_a_day_is_forgotten() -> None:
     """Occurrences one by one, and the kind with its last one."""
     other = item(labels=named("PodCrashLooping", pod="web-2"))
     record = merge(heard(item()), heard(other, at=NOW + timedelta(hours=2)))
-    day = timedelta(hours=24)
-    assert counts(recent(record, NOW + day)) == {PODS: 2}
-    assert counts(recent(record, NOW + day + timedelta(seconds=1))) == {PODS: 1}
-    assert recent(record, NOW + day + timedelta(hours=3)) == EMPTY
+    assert counts(recent(record, NOW + DAY)) == {PODS: 2}
+    assert counts(recent(record, NOW + DAY + timedelta(seconds=1))) == {PODS: 1}
+    assert recent(record, NOW + DAY + timedelta(hours=3)) == EMPTY
 
 
 def test_times_in_the_future_are_ignored() -> None:
@@ -233,24 +235,68 @@ def test_the_number_of_names_is_bounded() -> None:
 
 
 def test_the_number_of_occurrences_is_bounded() -> None:
-    """The least recently heard are dropped, and the count is not complete for a day."""
+    """The highest digests are dropped, and the count is not complete for a day."""
     pods = [item(labels=named("PodCrashLooping", pod=str(n))) for n in range(MAX_OCCURRENCES)]
-    full = heard(*pods, at=NOW + timedelta(seconds=9))
+    full = heard(*pods)
     assert trimmed(full) is full
     record = trimmed(merge(full, heard(item())))
-    assert record.kinds[PODS].occurrences == full.kinds[PODS].occurrences
+    kept, dropped = record.kinds[PODS].occurrences, merge(full, heard(item())).kinds[PODS]
+    assert len(kept) == MAX_OCCURRENCES
+    assert max(kept) < max(dropped.occurrences)
     assert not record.kinds[PODS].is_complete(NOW + timedelta(hours=24))
     assert record.kinds[PODS].is_complete(NOW + timedelta(hours=24, seconds=1))
 
 
-def test_many_names_share_the_occurrences() -> None:
+def test_kinds_with_few_occurrences_keep_them_and_the_others_share_the_rest() -> None:
     """So that the memory of all of them is bounded, too."""
     seconds = seconds_of(NOW)
-    occurrences = {OccurrenceId("i", n): Heard(seconds, seconds) for n in range(25)}
-    one = Unanswered(seconds, Sample(seconds, "no-match"), occurrences)
-    many = UnansweredRecord({PODS._replace(alertname=str(n)): one for n in range(1000)})
-    record = merge_all([many], NOW)
-    assert set(counts(record).values()) == {20}
+
+    def kind(number: int) -> Unanswered:
+        occurrences = {OccurrenceId("i", n): Heard(seconds, seconds) for n in range(number)}
+        return Unanswered(seconds, Sample(seconds, "no-match"), occurrences)
+
+    numbers = [1] * 1000 + [2000] * 19
+    kinds = {PODS._replace(alertname=str(i)): kind(number) for i, number in enumerate(numbers)}
+    record = merge_all([UnansweredRecord(kinds)], NOW)
+    assert set(counts(record).values()) == {1, 1000}
+    assert sum(counts(record).values()) == 20_000
+
+
+def test_two_thousand_alerts_fit_firing_and_resolved() -> None:
+    """With labels of the usual length, also in the text."""
+    labels = {f"label-{n}": f"value of the label {n}" for n in range(12)}
+    record = EMPTY
+    for status in Status:
+        alerts = [
+            item(labels=named(f"Alert{n}", pod=f"web-{n}", **labels), status=status)
+            for n in range(2000)
+        ]
+        record = merge(record, heard(*alerts))
+    data, written = write_record(merge_all([record], NOW))
+    assert len(written.kinds) == len(read_record(data).kinds) == 4000
+    assert written.is_complete(NOW)
+
+
+def test_a_record_with_times_in_the_future_displaces_nothing() -> None:
+    """It is checked before it is merged: by occurrence, and also by sample."""
+    ahead = heard(item(), at=NOW + timedelta(hours=2))
+    far = Heard(MAX_SECONDS, MAX_SECONDS)
+    forged = Unanswered(0, Sample(MAX_SECONDS, ""), {OccurrenceId("i", 0): far}, MAX_SECONDS)
+    flood = UnansweredRecord(
+        {PODS._replace(alertname=f"Forged{n}"): forged for n in range(MAX_KINDS)}, MAX_SECONDS
+    )
+    for records in ([heard(item()), ahead, flood], [flood, ahead, heard(item())]):
+        assert merge_all(records, NOW) == heard(item())
+
+
+def test_a_sample_from_the_future_does_not_hide_its_kind() -> None:
+    """What the kind has of the past counts, as does that of a replica whose clock was corrected."""
+    mixed = merge(heard(item()), heard(item(labels=named("PodCrashLooping", pod="2"))))
+    mixed = merge(mixed, heard(item(labels=named("PodCrashLooping", pod="3")), at=NOW + DAY))
+    kind = replace(mixed.kinds[PODS], dropped_until=MAX_SECONDS)
+    checked = recent(UnansweredRecord({PODS: kind}), NOW).kinds[PODS]
+    assert (len(checked.occurrences), checked.last) == (2, seconds_of(NOW))
+    assert checked.is_complete(NOW)
 
 
 _LONG = st.builds(
@@ -352,7 +398,7 @@ def test_a_forged_text_is_refused(data: bytes, why: str) -> None:
 
 def test_reading_cuts_what_writing_would_have_cut() -> None:
     """A forged record is no larger than one that a replica writes."""
-    value = members(alertname="x" * 9999, occurrences=[["i" * 99, n, n, n] for n in range(1000)])
+    value = members(alertname="x" * 9999, occurrences=[["i" * 99, n, n, n] for n in range(3000)])
     value["alerts"] = [*value["alerts"]] * 3
     record = read_record(compressed(value))
     ((kind, each),) = record.kinds.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +12,18 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.delivery.unanswered import (
+    MAX_KINDS,
+    Heard,
+    Kind,
+    OccurrenceId,
+    Sample,
+    Unanswered,
+    UnansweredRecord,
+    seconds_of,
+)
 from openfero_gitops.delivery.unanswered_shares import SharingPace, UnansweredAlerts
+from openfero_gitops.delivery.unanswered_text import write_record
 from openfero_gitops.domain.answer import Answer, Item
 from openfero_gitops.domain.errors import Unavailable
 from openfero_gitops.domain.labels import REPLICA_LABELS
@@ -31,7 +43,9 @@ NAMESPACE = "controller"
 class Desk:
     """A replica that records and shares."""
 
-    def __init__(self, world: World, name: str, *, leads: bool = False, poll: float = 2) -> None:
+    def __init__(
+        self, world: World, name: str, *, leads: bool = False, poll: float = 2, rate: int = 50_000
+    ) -> None:
         self.wire = Wire(world.cluster)
         self.leads = leads
         self.alerts = UnansweredAlerts(
@@ -40,7 +54,7 @@ class Desk:
             now=world.now,
             is_leading=lambda: self.leads,
             replica_labels=REPLICA_LABELS,
-            pace=SharingPace(poll=timedelta(seconds=poll)),
+            pace=SharingPace(poll=timedelta(seconds=poll), bytes_per_second=rate),
         )
 
     @asynccontextmanager
@@ -218,3 +232,97 @@ async def test_an_api_server_that_is_down_is_tried_again() -> None:
         a.wire.trouble = none
         await asyncio.sleep(5)
         assert b.counts == {"Meanwhile": 1}
+
+
+@in_virtual_time
+async def test_a_new_alert_is_known_within_five_seconds_although_the_share_is_large() -> None:
+    """It is written alone first; then everything is written again, and nothing else is left."""
+    world = World()
+    a, b = Desk(world, "a", rate=1000), Desk(world, "b")
+    async with a.running(), b.running():
+        for number in range(500):  # about 20 kB
+            a.hear(f"Storm{number}")
+        await asyncio.sleep(4)
+        assert len(b.counts) == 500
+        for number in range(3):
+            a.hear(f"New{number}")
+            await asyncio.sleep(5)
+            assert f"New{number}" in b.counts
+            assert number or await shares(world) == ["a", "a"]
+        await asyncio.sleep(60)
+        assert await shares(world) == ["a"]
+        assert len(b.counts) == 503
+
+
+@in_virtual_time
+async def test_a_storm_of_new_alerts_is_written_at_the_average_rate() -> None:
+    """After what may be written at once: the API server is worth more than the record."""
+    world = World()
+    a = Desk(world, "a", rate=100)
+    async with a.running():
+        for number in range(600):
+            a.hear(f"Storm{number}", pod=str(number))
+            await asyncio.sleep(1)
+        sizes = [
+            len(write.body["binaryData"]["alerts.json.zlib"])
+            for write in a.wire.writes(CONFIG_MAPS)
+            if write.verb == "create"
+        ]
+    assert sum(sizes) * 3 / 4 <= 100 * (600 + 30) + max(sizes)
+
+
+@in_virtual_time
+async def test_an_additional_share_of_a_replica_that_crashed_is_not_lost() -> None:
+    """It is read like any other, and the leader takes it over."""
+    world = World()
+    async with Desk(world, "dead", rate=20).running() as dead:
+        dead.hear("First")
+        await asyncio.sleep(3)
+        dead.hear("Added")
+        await asyncio.sleep(3)
+    assert await shares(world) == ["dead", "dead"]
+    async with Desk(world, "leader", leads=True).running() as leader:
+        await asyncio.sleep(11 * 60)
+        assert leader.counts == {"Added": 1, "First": 1}
+        assert await shares(world) == ["leader"]
+
+
+@in_virtual_time
+async def test_alerts_that_come_faster_than_they_are_recorded_make_the_record_incomplete() -> None:
+    """It says so on all replicas, and the log once."""
+    world = World()
+    with capture_logs() as logs:
+        async with Desk(world, "a").running() as a, Desk(world, "b").running() as b:
+            await asyncio.sleep(1)
+            assert a.alerts.record.is_complete(world.now())
+            for number in range(10_050):
+                a.hear(f"Flood{number % 7}")
+            await asyncio.sleep(5)
+            for desk in (a, b):
+                assert not desk.alerts.record.is_complete(world.now())
+    assert len([entry for entry in logs if "more alerts" in entry["event"]]) == 1
+
+
+@in_virtual_time
+async def test_a_forged_share_with_future_times_hides_nothing() -> None:
+    """Neither here nor where the leader takes it over."""
+    world = World()
+    ahead = seconds_of(world.now() + timedelta(hours=2))
+    unanswered = Unanswered(
+        ahead, Sample(ahead, "error"), {OccurrenceId("i", 0): Heard(ahead, ahead)}
+    )
+    kinds = {Kind(f"Forged{n}", "firing", "busy"): unanswered for n in range(MAX_KINDS)}
+    data, _ = write_record(UnansweredRecord(kinds, ahead))
+    metadata = {
+        "name": f"openfero-alerts-{'0a' * 16}",
+        "labels": {"openfero.io/alerts": "true"},
+        "annotations": {"openfero.io/received-by": "mallory"},
+    }
+    binary = {"alerts.json.zlib": base64.b64encode(data).decode()}
+    await world.cluster.create(CONFIG_MAPS, NAMESPACE, {"metadata": metadata, "binaryData": binary})
+    async with Desk(world, "a", leads=True).running() as desk:
+        desk.hear("Real")
+        await asyncio.sleep(11 * 60)
+        assert desk.counts == {"Real": 1}
+        assert desk.alerts.record.is_complete(world.now())
+        assert await shares(world) == ["a"]

@@ -212,6 +212,11 @@ def test_an_alert_without_a_job() -> None:
     assert changes(observed(alerts=again), observed(alerts=first)) == []
 
 
+def test_alerts_that_are_read_at_the_start_are_no_events() -> None:
+    """They were heard before, perhaps hours ago."""
+    assert changes(observed(alerts=None), observed(alerts=heard(NOW, "A"))) == []
+
+
 def test_too_many_alerts_are_a_reset() -> None:
     """If more kinds of alerts come at once than are worth an event each, one reset is sent."""
     record = heard(NOW, *(f"Alert{number}" for number in range(MAX_CHANGES + 1)))
