@@ -258,8 +258,8 @@ class Settings(BaseSettings):
     web_trusted_proxy: Networks = Field(
         (),
         description="Address or network (CIDR) of a reverse proxy in front of the pages and the "
-        "API. Only there, X-Forwarded-For counts and, with --web-auth proxy, the user header. "
-        "Repeat the flag, or separate networks by commas.",
+        "API. X-Forwarded-For and, with --web-auth proxy, the user header are accepted only from "
+        "these addresses. Repeat the flag, or separate networks by commas.",
     )
     web_user_header: Header = Field(
         "X-Forwarded-User",
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
     file_url: Template = Field(
         "",
         description="Address of a file at a commit on your forge, with {commit} and {path}. "
-        "Default: as of --commit-url.",
+        "Default: derived in the same way as --commit-url.",
     )
     hook_secret_file: Path | None = Field(
         None,
@@ -523,7 +523,7 @@ def written(value: object) -> str:
         case None:
             return ""
         case tuple():
-            return ", ".join(value)
+            return ", ".join(map(written, value))
         case timedelta():
             return format_duration(value)
         case bool():

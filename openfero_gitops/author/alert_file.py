@@ -7,7 +7,8 @@ Besides the webhook's payload (also Grafana's) and a single alert, these are rea
 - Prometheus' `/api/v1/alerts`: alerts below `data`.
 
 In these, an alert has a state instead of a status. All states mean that the alert fires: suppressed
-and pending ones too, because the question is what would happen if they were delivered.
+and pending ones too, because the question is what would happen if they were delivered. A single
+alert without a status counts as firing, too.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def read_alerts(content: bytes) -> AlertGroup:
     members = value if isinstance(value, dict) else {}
     if not isinstance(value, dict | list) or (found == [((), value)] and "labels" not in members):
         return read_payload(content)
+    if found == [((), value)] and "state" not in members:
+        found = [((), {"status": Status.FIRING.value} | members)]
     payload: dict[str, Any] = {"alerts": [_with_status(element) for _, element in found]}
     if "alerts" in members:
         payload |= {member: members[member] for member in _OF_GROUP if member in members}

@@ -8,46 +8,77 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from openfero_gitops.domain.health import Condition
 
-#: By the name of a condition: what is so while it holds, and what it checks.
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What a badge says if a condition holds, and if it does not, and what the condition checks."""
+
+    good: str
+    bad: str
+    meaning: str
+
+
+#: By the name of a condition.
 _TEXTS: Final = {
-    "catalog": (
+    "catalog": _Texts(
         "catalog active",
+        "no active catalog",
         "Checks that a catalog is active. Without one, no alert can be matched to an operario.",
     ),
-    "jobs": ("Jobs watched", "Checks that the Jobs of all namespaces are listed and watched."),
-    "serving": ("serving", "Checks that the replica is not about to stop."),
-    "deliveries": (
+    "jobs": _Texts(
+        "Jobs watched",
+        "Jobs not watched",
+        "Checks that the Jobs of all namespaces are listed and watched.",
+    ),
+    "serving": _Texts("serving", "stopping", "Checks that the replica is not about to stop."),
+    "deliveries": _Texts(
         "Jobs can be created",
+        "Jobs cannot be created",
         "Checks that the API server accepts the Jobs of alerts.",
     ),
-    "waiting jobs": (
-        "room for Jobs",
+    "waiting jobs": _Texts(
+        "waiting Jobs below limit",
+        "too many Jobs waiting",
         "Checks that fewer Jobs wait than --max-waiting. At the limit, alerts get no further Jobs.",
     ),
-    "clock": ("clock right", "Checks that the clock agrees with that of the API server."),
-    "control": (
-        "pauses read",
+    "clock": _Texts(
+        "clock in sync",
+        "clock differs",
+        "Checks that the clock agrees with that of the API server.",
+    ),
+    "control": _Texts(
+        "pause state readable",
+        "pause state unreadable",
         "Checks that the ConfigMap openfero-control, which has pauses, can be read.",
     ),
-    "leader": ("leader election", "Checks that the lease can be read and renewed."),
-    "in step": (
+    "leader": _Texts(
+        "leader election works",
+        "leader election fails",
+        "Checks that the lease can be read and renewed.",
+    ),
+    "in step": _Texts(
         "same commit as the leader",
+        "not at the leader's commit",
         "Checks that the replica does not stay behind the active commit of the leader.",
     ),
-    "alertmanager": (
+    "alertmanager": _Texts(
         "notifications sent",
+        "notifications fail",
         "Checks that people can be notified through Alertmanager (--alertmanager-url).",
     ),
-    "watchdog": (
-        "alerts arrive",
+    "watchdog": _Texts(
+        "watchdog alert received",
+        "no watchdog alert",
         "Checks that an alert that always fires is delivered (watchdog in openfero.yaml).",
     ),
-    "foreign jobs": (
+    "foreign jobs": _Texts(
         "no foreign Jobs",
+        "foreign Jobs found",
         "Checks that the controller created each Job that has its label.",
     ),
-    "job policy": (
+    "job policy": _Texts(
         "Jobs protected",
+        "Jobs not protected",
         "Checks that an admission policy keeps users from changing Jobs of the controller.",
     ),
 }
@@ -67,12 +98,12 @@ class ShownCondition:
 
 def show_condition(condition: Condition) -> ShownCondition:
     """Choose the badge of a condition: green if it holds, grey if its part is not configured."""
-    good, meaning = _TEXTS.get(condition.name, (condition.name, ""))
+    texts = _TEXTS.get(condition.name) or _Texts(condition.name, f"{condition.name} failed", "")
     if not condition.holds:
         tone, icon = ("warn", "warn") if condition.advice else ("bad", "fail")
-        text = f"{condition.name}: no"
+        text = texts.bad
     elif not condition.configured:
         tone, icon, text = "idle", "refuse", f"{condition.name}: not configured"
     else:
-        tone, icon, text = "ok", "ok", good
-    return ShownCondition(condition.name, text, tone, icon, meaning, condition.message)
+        tone, icon, text = "ok", "ok", texts.good
+    return ShownCondition(condition.name, text, tone, icon, texts.meaning, condition.message)

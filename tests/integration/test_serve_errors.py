@@ -320,6 +320,8 @@ def test_each_line_of_a_failed_start_is_json(
         "kubeconfig": str(kubeconfig),
         "namespace": shared_namespace,
         "log-format": "json",
+        "web-auth": "proxy",
+        "web-trusted-proxy": "10.244.0.0/16",
     }
     reason = {
         "port": f"cannot listen on 127.0.0.1:{replica.port}",

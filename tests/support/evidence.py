@@ -64,7 +64,10 @@ class SampleReader:
             return []
         at = remediation.received_at + timedelta(seconds=1)
         about = {"kind": "Job", "name": remediation.key.name, "namespace": namespace}
+        by = remediation.approved_by
+        approved = [_event(about, at, "Approved", f"approved by {by}", ours=True)] if by else []
         return [
+            *approved,
             _event(about, at, "Waiting", f"target-busy: another Job runs{self.text}", ours=True),
             _event(about, at + timedelta(seconds=2), "SuccessfulCreate", f"Created pod{self.text}"),
         ]

@@ -82,7 +82,7 @@ class Verdict:
 _WAITS: Final = Verdict("Job waits", "idle", "wait")
 _VERDICTS: Final = {
     Outcome.NO_MATCH: Verdict("No Job", "idle", "refuse"),
-    Outcome.EXISTS: Verdict("Has its Job already", "run", "ok"),
+    Outcome.EXISTS: Verdict("Job exists", "run", "ok"),
     Outcome.REFUSED: Verdict("Job is refused", "warn", "refuse"),
 }
 _VERDICTS_BY_REASON: Final = {

@@ -48,6 +48,8 @@ _MAX_JOB_CHARACTERS: Final = 256 * 1024
 #: Longer values are shortened in the Job: the alert as JSON, which the page shows itself.
 _MAX_VALUE_CHARACTERS: Final = 280
 _SECOND: Final = timedelta(seconds=1)
+#: How the text of the Event of an approval starts.
+_APPROVED_EVENT: Final = "Approved: "
 _UNREAD: Final = nothing_read("the API server was not read")
 _TONES: Final = {
     Step.FIRING: "bad",
@@ -129,9 +131,9 @@ def _find(state: ReplicaState, match: Mapping[str, str]) -> Remediation:
         raise web.HTTPNotFound(
             text=f"No remediation has the Job {key}. Finished Jobs are deleted when their TTL "
             "expires (ttlSecondsAfterFinished, at least the time set by remember in "
-            "openfero.yaml), and anybody with the right can delete them earlier. To see which Jobs "
+            "openfero.yaml), and users with permission can delete them earlier. To see which Jobs "
             "still exist, run openfero-gitops audit. Events about deleted Jobs, and the logs of "
-            "your cluster, may tell more."
+            "your cluster, may have more details."
         )
     return remediation
 
@@ -181,8 +183,11 @@ def _moments(found: Trace) -> list[ShownMoment]:
     """The timeline, with the approval before the admission, whose time is all that is recorded."""
     shown: list[ShownMoment] = []
     before: datetime | None = None
+    has_approval = bool(found.remediation.approved_by and found.remediation.admitted_at)
     for moment in found.timeline:
-        if moment.step is Step.ADMITTED and found.remediation.approved_by:
+        if has_approval and moment.step is Step.DECIDED and moment.text.startswith(_APPROVED_EVENT):
+            continue  # it would be listed twice
+        if has_approval and moment.step is Step.ADMITTED:
             shown.append(ShownMoment(moment.at, None, "ask", _approval(found)))
         after = moment.at - before if before is not None else timedelta(0)
         shown.append(

@@ -93,6 +93,7 @@ def read(value: Any) -> Any:
         of_prometheus(),
         [{"status": "firing", "labels": LABELS, "startsAt": STARTS}],
         {"status": "firing", "labels": LABELS, "startsAt": STARTS},
+        {"labels": LABELS, "startsAt": STARTS},
         GRAFANA,
     ],
 )

@@ -65,7 +65,7 @@ async def test_settings_have_their_value_and_origin() -> None:
         "--listen :8080 default",
         "--namespace not set default",
     ]
-    assert page.find("details", "defaults").find("summary").text == "2 settings have their default"
+    assert page.find("details", "defaults").find("summary").text == "2 settings use their default"
 
 
 async def test_conditions_say_what_they_check() -> None:
@@ -84,7 +84,7 @@ async def test_conditions_say_what_they_check() -> None:
     assert shown == [
         ("catalog active", "badge ok"),
         ("alertmanager: not configured", "badge idle"),
-        ("watchdog: no", "badge bad"),
+        ("no watchdog alert", "badge bad"),
     ]
     assert "Checks that an alert that always fires" in page.find("main").text
     assert "silent for 20m" in page.find("main").text

@@ -10,15 +10,16 @@ from openfero_gitops.web.conditions import show_condition
     ("condition", "text", "tone"),
     [
         (Condition("foreign jobs", holds=True), "no foreign Jobs", "ok"),
-        (Condition("foreign jobs", holds=False, message="x"), "foreign jobs: no", "bad"),
-        (Condition("watchdog", holds=True), "alerts arrive", "ok"),
+        (Condition("foreign jobs", holds=False, message="x"), "foreign Jobs found", "bad"),
+        (Condition("watchdog", holds=True), "watchdog alert received", "ok"),
         (
             Condition("watchdog", holds=True, configured=False),
             "watchdog: not configured",
             "idle",
         ),
-        (Condition("job policy", holds=False, advice="Safer"), "job policy: no", "warn"),
+        (Condition("job policy", holds=False, advice="Safer"), "Jobs not protected", "warn"),
         (Condition("of a newer version", holds=True), "of a newer version", "ok"),
+        (Condition("of a newer version", holds=False), "of a newer version failed", "bad"),
     ],
 )
 def test_a_badge_says_what_is_so(condition: Condition, text: str, tone: str) -> None:

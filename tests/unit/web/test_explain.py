@@ -173,7 +173,7 @@ async def test_a_recent_alert_can_be_chosen() -> None:
 
     page = await draw(state, "/" + link.attributes["href"].removeprefix("./"))
 
-    assert page.find("section", "answer").find("span", "badge").text == "Has its Job already"
+    assert page.find("section", "answer").find("span", "badge").text == "Job exists"
     assert json.loads(page.find("textarea", id="alert").text)["labels"] == DISK
 
 

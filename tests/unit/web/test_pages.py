@@ -607,7 +607,7 @@ async def test_an_advice_is_a_concern_of_a_healthy_controller() -> None:
     [concern] = page.all("li", "concern")
     assert concern.text == "Safer install it"
     badges = page.find("ul", "conditions").all("span", "warn")
-    assert [badge.text for badge in badges] == ["job policy: no"]
+    assert [badge.text for badge in badges] == ["Jobs not protected"]
 
 
 async def test_broken() -> None:
@@ -893,4 +893,4 @@ async def test_not_ready_names_the_condition() -> None:
     page = await draw(showing(needs=needs))
     assert page.find("li", "concern").text == "Not ready: jobs no answer"
     badges = [element.text for element in page.find("ul", "conditions").all("span", "badge")]
-    assert badges == ["catalog active", "jobs: no"]
+    assert badges == ["catalog active", "Jobs not watched"]

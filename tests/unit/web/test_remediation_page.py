@@ -81,6 +81,13 @@ async def test_a_failed_remediation() -> None:
     assert "could not be read" not in text
 
 
+async def test_a_commit_without_a_verified_signature() -> None:
+    """The page does not claim that no signature was required: the Job does not record that."""
+    state = busy(NOW)
+    state.jobs = [replace(job, verified_signer="") for job in state.jobs]
+    assert "Signed by not verified" in words(await draw(state, Phase.FAILED))
+
+
 async def test_commands() -> None:
     """A remediation that waits for approval has the commands to approve and to refuse."""
     page = await draw(busy(NOW), Phase.AWAITING_APPROVAL)
@@ -127,6 +134,8 @@ async def test_who_approved() -> None:
     state.approvals_verified = True
     text = words(await draw(state, Phase.RUNNING))
     assert "approved by ada@example.com (verified by the cluster's admission policy)" in text
+    assert "Waiting: target-busy" in text
+    assert "Approved: " not in text  # the Event says the same
 
 
 @pytest.mark.parametrize("options", [{"failure": Unavailable("no response")}, {"unread": True}])

@@ -72,7 +72,7 @@ async def test_revisions_say_when_they_were_active_and_who_made_them() -> None:
     assert newest.find("span", "badge").text == "active"
     assert "9h 0m ago 2026-11-20T18:04:05Z for 9h 0m" in newest.text
     assert "30h" not in oldest.text
-    assert "for 21h 0m, until 2026-11-20T18:04:05Z" in oldest.text
+    assert "for 21h 0m, until 9h 0m ago 2026-11-20T18:04:05Z" in oldest.text
     assert f"Author Ada <ada@example.com> signed by {SIGNER}" in oldest.text
     assert "Recorded by the leader since 1d 6h ago" in page.find("main").text
 
@@ -85,7 +85,7 @@ async def test_what_changed_is_in_the_words_of_diff() -> None:
     newest, oldest = revisions(page)
     assert newest.find("ul", "behavior").text == "allows more restart may now delete pods"
     assert "Added a, b" in newest.text
-    assert "4 more changes; run the command." in newest.text
+    assert "4 more changes; run the command under Compare." in newest.text
     assert f"openfero-gitops diff {REPOSITORY} {OLDER} {COMMIT}" in newest.text
     assert "openfero-gitops diff" not in oldest.text
     assert not oldest.all("ul", "behavior")
@@ -146,7 +146,7 @@ async def test_failing_syncs_are_listed() -> None:
     page = await draw(showing(failed), "/sync")
 
     [line] = page.find("ul", "lines").all("li")
-    assert "12 times since 2026-11-21T02:04:05Z" in line.text
+    assert "12 times since 1h 0m ago 2026-11-21T02:04:05Z" in line.text
     assert line.text.endswith("no connection")
 
 
