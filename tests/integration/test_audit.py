@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import csv
+import html
 import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -458,3 +461,36 @@ def test_an_auditor_checks_signatures_with_their_own_keys(tmp_path: Path) -> Non
     unsigned = proven(first, Trust())
     assert unsigned.proof is Proof.DIFFERS
     assert "not signed" in unsigned.message
+
+
+def test_the_command_on_the_page_agrees_with_the_page(
+    tmp_path: Path,
+    kubeconfig: Path,
+    shared_namespace: str,
+    repository: Repository,
+    audited: Callable[..., Ran],
+) -> None:
+    """The command that a page shows for a Job reads the repository with the same settings."""
+    repository.write("ops/other.json", operario_file("OtherDown"))
+    repository.commit("A folder")
+    with Replica(
+        tmp_path,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+        development=False,
+        path="ops",
+        kubernetes_version="1.35",
+    ) as replica:
+        replica.wait_for(lambda: replica.leads)
+        replica.deliver(alert("OtherDown", host="a"))
+        replica.wait_for(lambda: replica.get("/api/remediations")["items"])
+        [listed] = replica.get("/api/remediations")["items"]
+        address = f"/remediations/{listed['namespace']}/{listed['job']}"
+        replica.wait_for(lambda: "Verified</span>" in replica.read(address))
+        page = html.unescape(replica.read(address))
+    [command] = re.findall(r"<code>openfero-gitops audit (--verify --repo [^<]+)</code>", page)
+    ran = audited(*shlex.split(command), "--kubeconfig", str(kubeconfig))
+    assert ran.stdout.splitlines()[-1] == "1 remediation, 1 verified", ran
+    assert (ran.returncode, "--kubernetes-version 1.35" in command) == (0, True)

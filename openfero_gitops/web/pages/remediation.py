@@ -24,6 +24,7 @@ from openfero_gitops.inspection.trace import Step, Trace
 from openfero_gitops.web.evidence import Evidence, EvidenceReader, nothing_read, trace_of
 from openfero_gitops.web.highlight import HighlightedText, highlight
 from openfero_gitops.web.pages.remediation_rows import row_of
+from openfero_gitops.web.pages.shell_commands import verify_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -174,7 +175,7 @@ def build(visit: Visit, links: RepositoryLinks) -> dict[str, Any]:
         "same_incident": same_incident,
         "same_target": same_target,
         "proof": _proof(evidence, remediation),
-        "commands": _commands(remediation, row.commands),
+        "commands": _commands(remediation, row.commands, state),
         "needs_person": remediation.phase in (Phase.AWAITING_APPROVAL, Phase.HELD),
     }
 
@@ -256,12 +257,12 @@ def _is_active(remediation: Remediation, state: ReplicaState) -> bool | None:
 
 
 def _commands(
-    remediation: Remediation, commands: Sequence[tuple[str, str]]
+    remediation: Remediation, commands: Sequence[tuple[str, str]], state: ReplicaState
 ) -> Iterator[tuple[str, str]]:
     yield from commands
     yield "Timeline", f"openfero-gitops trace {shlex.quote(str(remediation.key))}"
-    verify = f"openfero-gitops audit --verify --repo {shlex.quote(remediation.repository)}"
-    yield "Verify", f"{verify} --ref {shlex.quote(remediation.ref)}" if remediation.ref else verify
+    if verify := verify_command(remediation, state.about(), state.catalog()):
+        yield "Verify", verify
 
 
 def _proof(evidence: Evidence, remediation: Remediation) -> ShownProof:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.sync import LagState
 from openfero_gitops.web.activations import list_activations, own_activations
+from openfero_gitops.web.pages.shell_commands import diff_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +148,7 @@ def list_revisions(
                 changes=record.changes if record else None,
                 names=_names(record.changes) if record else (),
                 behavior=record.behavior if record else None,
-                command=_diff_command(repository, root, before, commit),
+                command=diff_command(repository, root, before, commit),
             )
         )
     rows.reverse()
@@ -170,11 +169,3 @@ def _names(changes: Changes) -> tuple[tuple[str, str], ...]:
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _MAX_NAMES
     return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _diff_command(repository: str, root: str, before: str, commit: str) -> str:
-    """Write the command that compares two commits; empty if it is not safe to paste."""
-    if not (repository + root).isprintable() or not is_commit(before) or not is_commit(commit):
-        return ""
-    path = ["--path", root] if root else []
-    return shlex.join(["openfero-gitops", "diff", *path, repository, before, commit])
