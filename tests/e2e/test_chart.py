@@ -16,7 +16,7 @@ import openfero_gitops
 from openfero_gitops.catalog.mirror import HEAD
 from openfero_gitops.cli import main
 from openfero_gitops.domain.control import NAME as CONTROL
-from openfero_gitops.domain.keys import MANAGED_BY, MANAGER, MIRROR
+from openfero_gitops.domain.keys import ALERTS, MANAGED_BY, MANAGER, MIRROR
 from openfero_gitops.dryrun.trial import CONFIG_MAP as DRY_RUNS
 from tests.cluster.controlplane import binaries
 from tests.support.chart import (
@@ -129,6 +129,12 @@ HTTPS_LOGIN: Values = {
 ALL = pytest.mark.parametrize(
     "values", [REPOSITORY, FULL, HTTPS_LOGIN], ids=["repository", "full", "https"]
 )
+#: Pages that are exposed to a proxy.
+PROXY: Values = {"web": {"auth": "proxy", "trustedProxies": ["10.0.0.0/8"], "expose": True}}
+PROXY_POD = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "oauth2-proxy"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "oauth2-proxy"}},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -298,6 +304,20 @@ def test_lint_finds_nothing(values: Values) -> None:
             {"web": {"auth": "proxy", "trustedProxies": ["10.0.0.0/8"], "expose": True}},
             "set networkPolicy.webFrom to the Pods of the proxy",
         ),
+        *(
+            (
+                {**PROXY, "networkPolicy": {"webFrom": [PROXY_POD, peer]}},
+                "set networkPolicy.webFrom",
+            )
+            for peer in (
+                {"namespaceSelector": {}, "podSelector": {}},
+                {"namespaceSelector": {"matchLabels": {}}},
+                {"podSelector": {}},
+                {"ipBlock": {"cidr": "0.0.0.0/0"}},
+                {"ipBlock": {"cidr": "::/0", "except": ["10.0.0.0/8"]}},
+            )
+        ),
+        ({**PROXY, "networkPolicy": {"enabled": False}}, "set web.ownNetworkPolicy to true"),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.existingSecret, which is not set"),
         ({"alertmanager": {"auth": "basic"}}, "alertmanager.urls, which is empty"),
         ({"alertmanager": {"urls": ["am:9093"]}}, "/alertmanager/urls/0"),
@@ -330,6 +350,19 @@ def test_wrong_values_are_refused_with_a_reason(changes: Values, reason: str) ->
     # Helm 3 quotes and words its schema's findings differently: compared is what both say.
     message = re.sub(r"[^a-z0-9]+", " ", str(refused.value).lower())
     assert re.sub(r"[^a-z0-9]+", " ", reason.lower()).strip() in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"networkPolicy": {"webFrom": [PROXY_POD]}},
+        {"networkPolicy": {"webFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}},
+        {"networkPolicy": {"enabled": False}, "web": {**PROXY["web"], "ownNetworkPolicy": True}},
+    ],
+)
+def test_a_proxy_that_alone_may_connect_is_accepted(changes: Values) -> None:
+    """Pages behind a proxy are exposed if a policy lets only certain peers connect."""
+    assert render_chart("openfero", merged(REPOSITORY, {**PROXY, **changes}))
 
 
 def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
@@ -980,12 +1013,13 @@ def test_the_readme_names_what_an_uninstallation_leaves(kubectl: Kubectl, namesp
                 (DRY_RUNS, {}),
                 (HEAD, mirrored),
                 (f"{HEAD}-{'0' * 32}", mirrored),
+                (f"openfero-alerts-{'0' * 32}", {"labels": {ALERTS: "true", MANAGED_BY: MANAGER}}),
             )
         ),
     )
     section = (CHART / "README.md").read_text().partition("## Uninstall")[2]
     commands = re.findall(r"^kubectl (delete .*--namespace openfero.*)$", section, re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         kubectl(*(namespace if word == "openfero" else word for word in command.split()))
     left = kubectl("get", "lease,configmap", "-n", namespace, "-o", "name").split()

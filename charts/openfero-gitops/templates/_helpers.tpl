@@ -98,6 +98,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
 {{- end }}
 
+{{- /* Whether a peer of a NetworkPolicy is everybody: all addresses, all Pods, or all Pods of the namespace. */}}
+{{- define "openfero-gitops.openPeers" -}}
+{{- range . }}
+{{- $pods := .podSelector | default dict }}
+{{- $namespaces := .namespaceSelector | default dict }}
+{{- if .ipBlock }}
+{{- if hasSuffix "/0" (toString .ipBlock.cidr) }}true{{ end }}
+{{- else if not (or $pods.matchLabels $pods.matchExpressions $namespaces.matchLabels $namespaces.matchExpressions) }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{- /* The ports for Git: the proxy's, and the repository's if it can be reached without the proxy. */}}
 {{- define "openfero-gitops.gitPorts" -}}
 {{- $ports := list }}
@@ -215,8 +226,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not .trustedProxies }}
 {{- fail "web.auth is proxy: set web.trustedProxies to the addresses of the proxy, for example the network of the Pods" }}
 {{- end }}
-{{- if and .expose $.Values.networkPolicy.enabled (or (not $.Values.networkPolicy.webFrom) (eq (toJson $.Values.networkPolicy.webFrom) `[{"namespaceSelector":{}}]`)) }}
+{{- if and .expose (not $.Values.networkPolicy.enabled) (not .ownNetworkPolicy) }}
+{{- fail "web.auth is proxy and networkPolicy.enabled is false: every Pod with an address in web.trustedProxies could name any user; set web.ownNetworkPolicy to true if a NetworkPolicy of your own lets only the proxy connect" }}
+{{- end }}
+{{- if and .expose $.Values.networkPolicy.enabled }}
+{{- if or (not $.Values.networkPolicy.webFrom) (include "openfero-gitops.openPeers" $.Values.networkPolicy.webFrom) }}
 {{- fail "web.auth is proxy: every Pod with an address in web.trustedProxies could name any user; set networkPolicy.webFrom to the Pods of the proxy" }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
