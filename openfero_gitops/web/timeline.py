@@ -37,6 +37,9 @@ MAX_MARKS: Final = 40
 _SLOT: Final = timedelta(minutes=30)
 _SLOTS: Final = SPAN // _SLOT
 _TICK: Final = timedelta(hours=3)
+#: So long after a change, replicas may still create Jobs from the commit before it.
+_LAG: Final = timedelta(minutes=5)
+_NO_LAG: Final = timedelta(0)
 #: A shorter bar cannot be seen or clicked.
 _MIN_WIDTH: Final = 0.6
 #: Bars that overlap are drawn in lanes; further ones over the last lane.
@@ -257,18 +260,31 @@ def _commits(
 ) -> Iterator[tuple[str, datetime, str]]:
     for activation in activations:
         yield "commit", activation.since, f"commit {short(activation.commit)} became active"
-    first_known = activations[0].since if activations else None
-    seen = {activation.commit for activation in activations}
-    # (The first commit of all Jobs did not change anything that is known.)
-    if jobs:
-        seen.add(jobs[0].commit)
+    yield from _commits_of_jobs(jobs, activations[0] if activations else None)
+
+
+def _commits_of_jobs(
+    jobs: Sequence[Remediation], first: Activation | None
+) -> Iterator[tuple[str, datetime, str]]:
+    """Find the changes of the commit before the `first` one that is recorded.
+
+    The first commit of all Jobs did not change anything that is known.
+    """
+    seen: set[str] = set()
+    current, changed_at = "", datetime.min.replace(tzinfo=UTC)
     for job in jobs:
-        if job.commit in seen or not job.commit:
+        commit, at = job.commit, job.received_at
+        if not commit or commit == current:
             continue
-        seen.add(job.commit)
-        if first_known is None or job.received_at < first_known:
-            text = f"first Job from commit {short(job.commit)}"
-            yield "commit", job.received_at, text
+        if first is not None and at >= first.since - (_LAG if commit == first.commit else _NO_LAG):
+            continue  # recorded
+        if commit in seen and at - changed_at < _LAG:
+            continue  # from a replica that had not synced yet
+        if current:
+            text = "Jobs are from commit {} again" if commit in seen else "first Job from commit {}"
+            yield "commit", at, text.format(short(commit))
+        current, changed_at = commit, at
+        seen.add(commit)
 
 
 def _leaders(

@@ -202,6 +202,33 @@ def test_marks_from_jobs() -> None:
     ]
 
 
+def test_a_rollback_has_a_mark() -> None:
+    """A commit that comes back is a change, but not if a replica has only not synced yet."""
+    other = "f" * 40
+    commits = {
+        timedelta(hours=9): OLDER,
+        timedelta(hours=8): COMMIT,
+        timedelta(hours=7, minutes=58): OLDER,
+        timedelta(hours=7, minutes=57): COMMIT,
+        timedelta(hours=6): OLDER,
+        timedelta(hours=5): OLDER,
+        timedelta(hours=4): COMMIT,
+        timedelta(hours=3, minutes=1): other,
+    }
+    jobs = [
+        remediation("A", Phase.SUCCEEDED, NOW - span, commit=commit)
+        for span, commit in commits.items()
+    ]
+    activations = (Activation(other, ago(hours=3)),)
+    marks = list_marks(jobs, activations, Leadership(), None, NOW)
+    assert [(mark.at, mark.text) for mark in marks] == [
+        (ago(hours=8), "first Job from commit 4f1c9a2"),
+        (ago(hours=6), "Jobs are from commit 0b7e2d9 again"),
+        (ago(hours=4), "Jobs are from commit 4f1c9a2 again"),
+        (ago(hours=3), "commit fffffff became active"),
+    ]
+
+
 def test_marks_of_recorded_commits() -> None:
     """Changes that the leader recorded have a mark after a restart too, each at its own time."""
     recorded_commits = RevisionHistory(
