@@ -1,7 +1,7 @@
-"""Groups every alert that came by its name: the answered ones, which are the Jobs, and the others.
+"""Groups every alert by its name: those with a Job, which are remediations, and the others.
 
-An alert fires until it was last heard as resolved, by the record of alerts without a Job or by the
-Job of the firing alert.
+An alert fires until it was last received as resolved: by the record of alerts without a Job, by the
+Job of the firing alert, or by a Job of the resolved one. An alert that cannot be read may fire.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from enum import StrEnum
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.delivery.unanswered import INCIDENT_CHARACTERS, RETENTION, seconds_of
+from openfero_gitops.delivery.unanswered import (
+    INCIDENT_CHARACTERS,
+    RETENTION,
+    incident_of,
+    seconds_of,
+)
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.reason import Reason
@@ -55,9 +60,9 @@ class NamedAlerts:
 
     Attributes:
         name: of the alerts.
-        kinds: those without a Job, the most recently heard first.
+        kinds: those without a Job, the most recently received first.
         jobs: the remediations of the others, in any order.
-        last: when the last was heard.
+        last: when the last was received.
     """
 
     name: str
@@ -67,24 +72,46 @@ class NamedAlerts:
 
     @property
     def first(self) -> datetime:
-        """When the first was heard."""
+        """When the first was received."""
         times = [job.received_at for job in self.jobs]
         times += [datetime.fromtimestamp(kind.first, UTC) for _, kind in self.kinds]
         return min(times)
 
     @property
     def firing(self) -> int:
-        """Count the alerts that fire now, as far as it is known."""
-        resolved = _list_resolved(self.kinds, self.jobs)
-        heard = _list_firing(self.kinds, self.jobs)
-        return len({incident for incident, at in heard if at > resolved.get(incident, 0)})
+        """Count the alerts that fire now, as far as they are recorded."""
+        return len(set(self._list_firing()))
 
     @property
     def is_firing(self) -> bool:
-        """Whether an alert fires now, as far as it is known."""
+        """Whether an alert fires now, as far as they are recorded."""
+        return next(self._list_firing(), None) is not None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether alerts that cannot be read were received after the last resolved one."""
+        unreadable = [each.last for kind, each in self.kinds if not kind.status]
+        resolved = [each.last for kind, each in self.kinds if kind.status == Status.RESOLVED]
+        return bool(unreadable) and max(unreadable) > max(resolved, default=0)
+
+    def has_more_firing(self, now: datetime) -> bool:
+        """Whether more alerts may fire than are recorded."""
+        return any(_fires(kind) and not each.is_complete(now) for kind, each in self.kinds)
+
+    def _list_firing(self) -> Iterator[str]:
+        """Yield incidents that were last received as firing, some repeatedly."""
         resolved = _list_resolved(self.kinds, self.jobs)
-        heard = _list_firing(self.kinds, self.jobs)
-        return any(at > resolved.get(incident, 0) for incident, at in heard)
+        remaining = [
+            (incident, at)
+            for incident, at in _list_firing(self.kinds, self.jobs)
+            if at > resolved.get(incident, 0)
+        ]
+        if remaining:  # (a digest for each Job is slow, and seldom needed)
+            for job in self.jobs:
+                if job.status is Status.RESOLVED and job.incident:
+                    incident, at = _firing_incident(job), seconds_of(job.delivered_at)
+                    resolved[incident] = max(at, resolved.get(incident, 0))
+        return (incident for incident, at in remaining if at > resolved.get(incident, 0))
 
     def newest_jobs(self, count: int) -> list[Remediation]:
         """Return the newest remediations, newest first."""
@@ -93,7 +120,8 @@ class NamedAlerts:
     @property
     def states(self) -> frozenset[GroupState]:
         """Everything that the group is selected by."""
-        states = {GroupState.FIRING if self.is_firing else GroupState.RESOLVED}
+        is_open = self.is_firing or self.is_unreadable
+        states = {GroupState.FIRING if is_open else GroupState.RESOLVED}
         if any(needs_answer(kind) for kind, _ in self.kinds):
             states.add(GroupState.UNANSWERED)
         if self.jobs:
@@ -111,11 +139,11 @@ class NamedAlerts:
             for values in (unanswered.sample.labels, unanswered.sample.annotations):
                 yield from (f"{name}={text}" for name, text in values.items())
         for job in self.jobs:
-            yield from (job.operario, str(job.key), job.phase.value)
+            yield from (job.operario, str(job.key), job.phase.value, job.reason, job.message)
             yield from (f"{name}={text}" for name, text in job.labels.items())
 
     def strip(self, now: datetime) -> list[tuple[int, Tone]]:
-        """The half hours of the last day in which something was heard, counted from the oldest."""
+        """The half hours of the last day in which something was received, from the oldest."""
         oldest = seconds_of(now - RETENTION)
         cells: dict[int, Tone] = {}
 
@@ -147,7 +175,7 @@ def needs_answer(kind: Kind) -> bool:
 def group_alerts(
     record: UnansweredRecord, remediations: Iterable[Remediation]
 ) -> list[NamedAlerts]:
-    """Group alerts by name, the most recently heard first."""
+    """Group alerts by name, the most recently received first."""
     kinds: dict[str, list[tuple[Kind, Unanswered]]] = {}
     jobs: dict[str, list[Remediation]] = {}
     for kind, unanswered in record.kinds.items():
@@ -177,9 +205,9 @@ def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediati
 def _list_firing(
     kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
 ) -> Iterator[tuple[str, int]]:
-    """Yield incidents, and when they were heard as firing."""
+    """Yield incidents, and when they were received as firing."""
     for kind, unanswered in kinds:
-        if kind.status == Status.FIRING and kind.reason != Reason.STILL_FIRING:
+        if _fires(kind):
             for key, heard in unanswered.occurrences.items():
                 yield key.incident, heard.last
     for job in jobs:
@@ -187,10 +215,19 @@ def _list_firing(
             yield job.incident[:INCIDENT_CHARACTERS], seconds_of(job.received_at)
 
 
+def _fires(kind: Kind) -> bool:
+    return kind.status == Status.FIRING and kind.reason != Reason.STILL_FIRING
+
+
+def _firing_incident(job: Remediation) -> str:
+    """Return the incident of the firing alert that a Job of a resolved one belongs to."""
+    return incident_of(job.labels, frozenset(job.replica_labels))
+
+
 def _list_resolved(
     kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
 ) -> dict[str, int]:
-    """Return when incidents were last heard as resolved."""
+    """Return when incidents were last received as resolved."""
     resolved: dict[str, int] = {}
     for kind, unanswered in kinds:
         if kind.status == Status.RESOLVED and kind.reason != Reason.STILL_FIRING:

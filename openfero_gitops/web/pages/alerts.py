@@ -1,7 +1,8 @@
-"""The page `/alerts`: every alert that came, by name, and what was done or why nothing was."""
+"""The page `/alerts`: all received alerts by name, and what was done or why nothing was."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlencode
@@ -32,15 +33,32 @@ _NEEDS_NOTHING: Final = (
 )
 #: What to do next, by reason.
 _ADVICE: Final = {
-    Reason.NO_OPERARIO: "Add an operario for this alert, or leave it to people.",
+    Reason.NO_OPERARIO: "Add an operario for this alert, or handle it manually.",
     Reason.MATCHERS: "Compare the labels with the matchers of the operarios.",
     Reason.DISABLED: "Set enabled to true in the operario to remediate it.",
-    Reason.OWN_JOB: "See why the Job has this alert. No operario is needed.",
-    Reason.OWN_ALERT: "Nothing to do: route it to people.",
-    Reason.STILL_FIRING: "Nothing to do: it is resolved when the other replica resolves it.",
+    Reason.OWN_JOB: (
+        "Check why a Job of this controller triggers the alert. No operario is needed."
+    ),
+    Reason.OWN_ALERT: "No action needed here. Make sure that a receiver for people gets it.",
+    Reason.STILL_FIRING: (
+        "No action needed. The alert is resolved when the other Prometheus replica resolves it."
+    ),
     Reason.INVALID_ALERT: "Correct the sender, or the rule of the alert.",
+    Reason.API_REFUSED: (
+        "Correct the operario. Alertmanager does not repeat this delivery; the next notification "
+        "of the alert makes another attempt."
+    ),
+    Reason.API_FORBIDDEN: (
+        "Check the RBAC permissions and the quotas of the namespace of the Jobs. Alertmanager "
+        "repeats the delivery."
+    ),
+    Reason.NAME_TAKEN: "Check the Job with this name. Alertmanager repeats the delivery.",
 }
-_REPEATED: Final = "Alertmanager repeats the delivery. If it goes on, see the page About."
+_REPEATED: Final = (
+    "Alertmanager repeats the delivery. If this continues, check Conditions on the About page."
+)
+#: Of chips, where it is not the name of the state.
+_TITLES: Final = {GroupState.UNANSWERED: "No Job", GroupState.ANSWERED: "With a Job"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +110,11 @@ class KindRow:
     sample_json: str
     explain: str
 
+    @property
+    def element(self) -> str:
+        """The end of the id of its element."""
+        return _digest("/".join(self.kind))
+
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
@@ -100,15 +123,20 @@ class GroupRow:
     alerts: NamedAlerts
     kinds: Sequence[KindRow]
     jobs: Sequence[Remediation]
-    firing: int
+    firing: str
     strip: Sequence[tuple[int, Tone]]
     unanswered: bool
 
     @property
     def strip_text(self) -> str:
         """What the strip shows, in words."""
-        halves = f"heard in {len(self.strip)} of the 48 half hours" if self.strip else "nothing"
-        return f"Last 24 hours: {halves}"
+        halves = f"received in {len(self.strip)} of the 48 half hours"
+        return f"Last 24 hours: {halves if self.strip else 'nothing received'}"
+
+    @property
+    def element(self) -> str:
+        """The id of its element: the same each time that the page is drawn."""
+        return f"alert-{_digest(self.alerts.name)}"
 
 
 def add(site: Site) -> None:
@@ -128,7 +156,7 @@ def build(visit: Visit) -> dict[str, Any]:
     chips = [("All", len(matching), replace(wanted, state="").address(), not wanted.state)]
     chips += [
         (
-            state.capitalize(),
+            _TITLES.get(state, state.capitalize()),
             counts[state],
             replace(wanted, state=state).address(),
             wanted.state == state,
@@ -152,15 +180,25 @@ def _row(group: NamedAlerts, now: datetime) -> GroupRow:
         group,
         [_kind_row(kind, unanswered, now) for kind, unanswered in group.kinds],
         group.newest_jobs(_JOBS),
-        group.firing,
+        _firing_text(group, now),
         group.strip(now),
         GroupState.UNANSWERED in group.states,
     )
 
 
+def _firing_text(group: NamedAlerts, now: datetime) -> str:
+    firing = group.firing
+    return f"{'at least ' if group.has_more_firing(now) else ''}{firing:,}" if firing else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
+
+
 def _kind_row(kind: Kind, unanswered: Unanswered, now: datetime) -> KindRow:
     sample, number = unanswered.sample, len(unanswered.occurrences)
-    count = f"{number:,}" if unanswered.is_complete(now) else f"at least {number:,}"
+    least = "" if unanswered.is_complete(now) else "at least "
+    count = f"{least}{number:,} different alert{'' if number == 1 else 's'}"
     reason = next((reason for reason in Reason if reason.value == kind.reason), None)
     why = explain_reason(kind, sample)
     if kind.status == "resolved" and reason in (Reason.NO_OPERARIO, Reason.MATCHERS):

@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from openfero_gitops.delivery.unanswered import EMPTY, merge, record_of
-from openfero_gitops.domain.alert import Status
+from openfero_gitops.delivery.unanswered import EMPTY, MAX_OCCURRENCES, merge, record_of, trimmed
+from openfero_gitops.domain.alert import InvalidAlert, Status
 from openfero_gitops.domain.answer import Item
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.domain.reason import Reason
@@ -52,6 +52,92 @@ def test_a_resolved_alert_needs_no_job() -> None:
     """So that it is not listed as unanswered."""
     (group,) = group_alerts(heard(item("A", Status.RESOLVED)), ())
     assert group.states == {GroupState.RESOLVED}
+
+
+def test_many_alerts_that_all_are_resolved_do_not_fire() -> None:
+    """Although not all of them are recorded; the same ones are kept of both."""
+    pods = [str(number) for number in range(MAX_OCCURRENCES + 50)]
+    record = EMPTY
+    for minutes, status in ((0, Status.FIRING), (5, Status.RESOLVED)):
+        ordered = pods if status is Status.FIRING else pods[::-1]
+        for start in range(0, len(pods), 50):
+            alerts = [item("A", status, pod=pod) for pod in ordered[start : start + 50]]
+            record = merge(record, heard(*alerts, minutes=minutes + start / 600))
+        record = trimmed(record)
+        (group,) = group_alerts(record, ())
+        firing = MAX_OCCURRENCES if status is Status.FIRING else 0
+        assert (group.firing, group.is_firing) == (firing, bool(firing))
+        assert group.has_more_firing(NOW)
+
+
+def test_the_job_of_a_resolved_alert_resolves_the_firing_one() -> None:
+    """Whatever its replica labels are, and only if it came later."""
+    job = build.remediation(
+        alertname="A",
+        labels={"alertname": "A", "pod": "1", "prometheus_replica": "b"},
+        status=Status.RESOLVED,
+        replica_labels=("prometheus_replica",),
+        delivered_at=NOW + timedelta(minutes=1),
+    )
+    fires = heard(item("A", pod="1", prometheus_replica="a"))
+    assert [group.firing for group in group_alerts(fires, [job])] == [0]
+    again = heard(item("A", pod="1"), minutes=2)
+    assert [group.firing for group in group_alerts(again, [job])] == [1]
+
+
+async def test_an_alert_that_cannot_be_read_may_fire() -> None:
+    """It is listed with those that fire, and what is shown of it is not called the alert."""
+    problem = "/alerts/0/startsAt: is not a time"
+    alert = InvalidAlert(0, "Odd", ("alerts", 0), "/alerts/0/startsAt", "is not a time")
+    odd = heard(Item(alert, Outcome.INVALID, Reason.INVALID_ALERT, problem))
+    page = await draw(replace(pages.quiet(NOW), alerts=odd), "/alerts?open=all&state=firing")
+    assert "not readable" in page.text
+    assert "What could be read" in page.text
+    assert "not firing" not in page.text
+    later = merge(odd, heard(item("Odd", Status.RESOLVED), minutes=1))
+    (group,) = group_alerts(later, ())
+    assert GroupState.FIRING not in group.states
+
+
+def test_the_reason_and_message_of_jobs_are_searched() -> None:
+    """As those of alerts without a Job are."""
+    job = build.remediation(alertname="A", reason="cooldown", message="last Job at 03:00")
+    (group,) = group_alerts(EMPTY, [job])
+    assert {"cooldown", "last Job at 03:00"} <= set(group.texts())
+
+
+@pytest.mark.parametrize(
+    ("reason", "repeats"),
+    [
+        (Reason.API_UNAVAILABLE, True),
+        (Reason.API_REFUSED, False),
+        (Reason.NAME_TAKEN, True),
+        (Reason.API_FORBIDDEN, True),
+    ],
+)
+async def test_the_page_says_whether_alertmanager_repeats_a_delivery(
+    reason: Reason, *, repeats: bool
+) -> None:
+    """It does not repeat what was answered with 422."""
+    failed = replace(item("A"), outcome=Outcome.ERROR, reason=reason, message="no")
+    page = await draw(replace(pages.quiet(NOW), alerts=heard(failed)), "/alerts?open=all")
+    assert ("Alertmanager repeats" in page.text) is repeats
+    assert ("Alertmanager does not repeat" in page.text) is not repeats
+
+
+async def test_elements_that_open_have_ids() -> None:
+    """Stable and unique ones, so that they stay open when the page is updated."""
+    first, again = [await draw(pages.busy(NOW), "/alerts?open=all") for _ in range(2)]
+    ids, others = (
+        [
+            element.attributes["id"]
+            for element in page.walk()
+            if element.tag == "details" and "data-key" in element.attributes
+        ]
+        for page in (first, again)
+    )
+    assert 1 < len(ids) == len(set(ids))
+    assert ids == others
 
 
 def test_jobs_are_grouped_with_alerts_of_the_same_name() -> None:
