@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 
 #: Headers of an aiohttp error that the answer keeps.
 _KEPT_HEADERS: Final = frozenset({"WWW-Authenticate", "Accept-Encoding", "Retry-After"})
+#: The text of an unexpected error.
+INTERNAL_ERROR: Final = "internal error; see the controller's log"
 _MAX_PATH_CHARACTERS: Final = 200
 _DEFAULT_NOT_FOUND: Final = web.HTTPNotFound().text
 _PATHS_OF_POST: Final = (
@@ -102,8 +104,13 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if isinstance(error, ConnectionError) and request.transport is None:
             _log.info("client disconnected", method=request.method, path=_path(request))
             return problem_response(400, "the client disconnected")  # nobody reads it
-        _log.exception("internal error", method=request.method, path=_path(request))
-        return problem_response(500, "internal error; see the controller's log")
+        log_internal_error(request)
+        return problem_response(500, INTERNAL_ERROR)
+
+
+def log_internal_error(request: web.Request) -> None:
+    """Log the exception that is being handled."""
+    _log.exception("internal error", method=request.method, path=_path(request))
 
 
 def _path(request: web.Request) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.setting import SettingOrigin
 from openfero_gitops.web.conditions import show_condition
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ class ReplicaRow:
 
 def add(site: Site) -> None:
     """Serve the page."""
-    site.add("/about", "about.html", build_about, title="About")
+    site.add(PageRoute("/about", "about.html", build_about, title="About"))
 
 
 def build_about(visit: Visit) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.web.alert_groups import GroupState, group_alerts, time_of
 from openfero_gitops.web.alert_samples import explain_reason, sample_name, write_sample
 from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
+from openfero_gitops.web.pages.site import PageRoute
 from openfero_gitops.web.webhook import ALERTS_PAGE
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ class GroupRow:
 
 def add(site: Site) -> None:
     """Serve `/alerts` to browsers; other clients get OpenFero's answer at the same address."""
-    site.app[ALERTS_PAGE] = site.page("/alerts", "alert_list.html", build, title="Alerts")
+    page = PageRoute("/alerts", "alert_list.html", build, title="Alerts")
+    site.app[ALERTS_PAGE] = site.respond_with(page)
 
 
 def build(visit: Visit) -> dict[str, Any]:

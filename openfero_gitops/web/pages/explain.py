@@ -34,6 +34,7 @@ from openfero_gitops.web.explaining import (
     explain_with_jobs,
 )
 from openfero_gitops.web.highlight import HighlightedText, highlight
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -127,10 +128,8 @@ def add(site: Site) -> None:
             return await _explain_sample(site, request, name)
         return Asked()
 
-    handler = site.page(
-        "/explain", "explain.html", build_explain, load, title="Explain", still=True
-    )
-    site.add_form("/explain", handler)
+    page = PageRoute("/explain", "explain.html", build_explain, load, title="Explain", still=True)
+    site.add_form(page)
 
 
 async def _explain_pasted(site: Site, request: web.Request) -> Asked:

@@ -19,7 +19,7 @@ from openfero_gitops.web.formats import duration
 from openfero_gitops.web.highlight import HighlightedText, highlight, language_of
 from openfero_gitops.web.operario_facts import near_names, read_facts
 from openfero_gitops.web.pages.phases import PHASES
-from openfero_gitops.web.pages.site import PageMissing
+from openfero_gitops.web.pages.site import PageMissing, PageRoute
 from openfero_gitops.web.reviewed import ReviewedFiles, rights_of
 
 if TYPE_CHECKING:
@@ -216,11 +216,13 @@ def add(site: Site, links: RepositoryLinks, reviewed: ReviewedReader | None) -> 
         return await reviewed.read(catalog) if reviewed and catalog else _NOT_READ
 
     site.add(
-        "/operarios/{name}",
-        "operario.html",
-        partial(build, links=links),
-        load,
-        section="/operarios",
+        PageRoute(
+            "/operarios/{name}",
+            "operario.html",
+            partial(build, links=links),
+            load,
+            section="/operarios",
+        )
     )
 
 

@@ -12,6 +12,7 @@ from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -139,7 +140,7 @@ def _search_texts(operario: Operario) -> Iterator[str]:
 
 def add(site: Site) -> None:
     """Serve `/operarios`."""
-    site.add("/operarios", "operario_list.html", build, title="Operarios")
+    site.add(PageRoute("/operarios", "operario_list.html", build, title="Operarios"))
 
 
 def build(visit: Visit) -> dict[str, Any]:

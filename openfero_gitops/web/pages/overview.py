@@ -11,6 +11,7 @@ from openfero_gitops.admission.decide import Refuse, Wait
 from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.web.activations import list_activations
 from openfero_gitops.web.conditions import show_condition
+from openfero_gitops.web.pages.site import PageRoute
 from openfero_gitops.web.pages.urgent import next_command
 from openfero_gitops.web.timeline import LOOKS, SPAN, Grouping, draw, list_marks
 
@@ -36,7 +37,7 @@ class CurrentJob:
 
 def add(site: Site) -> None:
     """Serve `/`."""
-    site.add("/", "overview.html", build, title="Overview")
+    site.add(PageRoute("/", "overview.html", build, title="Overview"))
 
 
 def build(visit: Visit) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from openfero_gitops.domain.cluster_rule import CLUSTER_RULES
 from openfero_gitops.domain.problem import Severity
 from openfero_gitops.domain.rule import RULES
 from openfero_gitops.web.pages.listing import ListFilter, Paging, contains_words, read_page
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +121,7 @@ def _search_texts(problem: Problem) -> tuple[str, ...]:
 
 def add(site: Site) -> None:
     """Serve `/problems`."""
-    site.add("/problems", "problem_list.html", build, title="Problems")
+    site.add(PageRoute("/problems", "problem_list.html", build, title="Problems"))
 
 
 def build(visit: Visit) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from openfero_gitops.web.evidence import Evidence, EvidenceReader, nothing_read,
 from openfero_gitops.web.highlight import HighlightedText, highlight
 from openfero_gitops.web.pages.remediation_rows import row_of
 from openfero_gitops.web.pages.shell_commands import verify_command
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -117,11 +118,13 @@ def add(
         return Loaded(read, manifest)
 
     site.add(
-        "/remediations/{namespace}/{name}",
-        "remediation.html",
-        partial(build, links=links),
-        load,
-        section="/remediations",
+        PageRoute(
+            "/remediations/{namespace}/{name}",
+            "remediation.html",
+            partial(build, links=links),
+            load,
+            section="/remediations",
+        )
     )
 
 

@@ -18,6 +18,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.pages.remediation_rows import EFFECTS, row_of, search_texts
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -209,7 +210,7 @@ def cursor_of(remediation: Remediation) -> str:
 
 def add(site: Site) -> None:
     """Serve `/remediations`."""
-    site.add("/remediations", "remediation_list.html", build, title="Remediations")
+    site.add(PageRoute("/remediations", "remediation_list.html", build, title="Remediations"))
 
 
 def build(visit: Visit) -> dict[str, Any]:

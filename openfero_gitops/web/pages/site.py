@@ -11,16 +11,18 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.web.auth import ANYBODY
+from openfero_gitops.web.errors import CLIENT_ERRORS, INTERNAL_ERROR, detail_of, log_internal_error
 from openfero_gitops.web.formats import ago, duration, http_link, rfc3339, short, visible
 from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
+    from aiohttp.typedefs import Handler
     from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Caller, Guard
@@ -56,6 +59,18 @@ _HEADERS: Final = {
     "Referrer-Policy": "same-origin",
 }
 
+#: Shown if the page about an error cannot be drawn.
+_PLAIN_ERROR: Final = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{reason} · openfero-gitops</title></head>
+<body>
+<h1>{reason} ({status})</h1>
+<p>{detail}</p>
+<p><a href="{base}">Overview</a></p>
+</body>
+</html>
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -81,6 +96,48 @@ class Visit:
     attention: Attention
     loaded: Any = None
     caller: Caller = ANYBODY
+
+
+@dataclass(frozen=True, slots=True)
+class PageRoute:
+    """A page.
+
+    Attributes:
+        path: of the page, with variable parts such as `{name}`.
+        template: the name of its template, which extends `layout.html`.
+        build: computes the variables of the template; fast, without I/O.
+        load: first waits for what other servers know; limits its own time.
+        title: of the page in the navigation; empty if it is not listed there.
+        section: the path of the page that is marked in the navigation; empty for itself.
+        still: whether the page stays as it is until it is loaded again.
+
+    `build` and `load` may raise `web.HTTPException`, which is shown as a page.
+    """
+
+    path: str
+    template: str
+    build: Callable[[Visit], Mapping[str, Any]]
+    load: Callable[[web.Request], Awaitable[Any]] | None = None
+    title: str = ""
+    section: str = ""
+    still: bool = False
+
+    @property
+    def current(self) -> str:
+        """The path that is marked in the navigation, as it is written there."""
+        return (self.section or self.path).removeprefix("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who may read a page, and the path that its navigation marks."""
+
+    caller: Caller
+    current: str
+
+
+#: Of a request for a page: once the guard let it pass.
+_VISITOR: Final = web.RequestKey("visitor", Visitor)
 
 
 class PageMissing(web.HTTPNotFound):
@@ -118,90 +175,91 @@ class Site:
         self._contents = _read_assets()
         self._assets = {name: _asset_address(name, text) for name, text in self._contents.items()}
         app.router.add_get("/static/{name}", self._asset)
+        # The innermost: requests that are refused before get no page.
+        app.middlewares.append(self._draw_errors)
 
-    def add(
-        self,
-        path: str,
-        template: str,
-        build: Callable[[Visit], Mapping[str, Any]],
-        load: Callable[[web.Request], Awaitable[Any]] | None = None,
-        *,
-        title: str = "",
-        section: str = "",
-        still: bool = False,
-    ) -> None:
-        """Serve a page.
+    def add(self, page: PageRoute) -> None:
+        """Serve a page."""
+        self.app.router.add_get(page.path, self.respond_with(page))
 
-        Args:
-            path: of the page, with variable parts such as `{name}`.
-            template: the name of its template, which extends `layout.html`.
-            build: computes the variables of the template; fast, without I/O.
-            load: first waits for what other servers know; limits its own time.
-            title: of the page in the navigation; empty if it is not listed there.
-            section: the path of the page that is marked in the navigation; empty for itself.
-            still: whether the page stays as it is until it is loaded again.
+    def add_form(self, page: PageRoute) -> None:
+        """Serve a page, and also the answer to the form on it."""
+        handler = self.respond_with(page)
+        self.app.router.add_get(page.path, handler)
+        self.app.router.add_post(page.path, handler)
 
-        `build` and `load` may raise `web.HTTPException`, which is shown as a page.
-        """
-        handler = self.page(path, template, build, load, title=title, section=section, still=still)
-        self.app.router.add_get(path, handler)
-
-    def add_form(
-        self, path: str, handler: Callable[[web.Request], Awaitable[web.Response]]
-    ) -> None:
-        """Serve a page also for the form on it."""
-        self.app.router.add_get(path, handler)
-        self.app.router.add_post(path, handler)
-
-    def page(
-        self,
-        path: str,
-        template: str,
-        build: Callable[[Visit], Mapping[str, Any]],
-        load: Callable[[web.Request], Awaitable[Any]] | None = None,
-        *,
-        title: str = "",
-        section: str = "",
-        still: bool = False,
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Return the handler of a page, to serve it with other methods, too; see `add`."""
-        if title:
-            self._navigation.append((title, path.removeprefix("/")))
-        current = (section or path).removeprefix("/")
+    def respond_with(self, page: PageRoute) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return the handler of a page, which is then listed in the navigation."""
+        if page.title:
+            self._navigation.append((page.title, page.path.removeprefix("/")))
 
         async def respond(request: web.Request) -> web.Response:
             caller = self._guard.check(request)
-            status = 200
-            try:
-                loaded = await load(request) if load is not None else None
-                async with self.turns.take(request):
-                    visit = self._visit(request, loaded, caller)
-                    variables = {"still": still, **build(visit)}
-                    text = await self._render(template, current, visit, variables)
-            except web.HTTPException as error:
-                if error.status < 400 or not _wants_html(request):  # noqa: PLR2004
-                    raise
-                status = error.status
-                async with self.turns.take(request):
-                    visit = self._visit(request, None, caller)
-                    details = {
-                        "status": status,
-                        "reason": error.reason,
-                        "detail": error.text or "",
-                        "links": error.links if isinstance(error, PageMissing) else (),
-                    }
-                    text = await self._render("error.html", current, visit, details)
-            response = web.Response(
-                text=text,
-                status=status,
-                content_type="text/html",
-                headers=_HEADERS,
-                zlib_executor_size=_MAX_BYTES_COMPRESSED_INLINE,
-            )
-            response.enable_compression()
-            return response
+            request[_VISITOR] = Visitor(caller, page.current)
+            loaded = await page.load(request) if page.load is not None else None
+            async with self.turns.take(request):
+                visit = self._visit(request, loaded, caller)
+                variables = {"still": page.still, **page.build(visit)}
+                text = await self._render(page.template, page.current, visit, variables)
+            return _html(text, HTTPStatus.OK)
 
         return respond
+
+    @web.middleware
+    async def _draw_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Show browsers errors of pages, and addresses without a page, as a page."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            visitor = self._visitor(request)
+            if error.status < HTTPStatus.BAD_REQUEST or visitor is None:
+                raise
+            links = error.links if isinstance(error, PageMissing) else ()
+            detail = detail_of(error, request)
+            return await self._draw_error(request, visitor, error.status, detail, links)
+        except Exception as error:
+            visitor = self._visitor(request)
+            if visitor is None or request.transport is None or isinstance(error, CLIENT_ERRORS):
+                raise
+            log_internal_error(request)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            return await self._draw_error(request, visitor, status, INTERNAL_ERROR)
+
+    def _visitor(self, request: web.Request) -> Visitor | None:
+        """Return who is shown a page about an error; None if the answer is for a program.
+
+        Those who may not read pages learn nothing from an error.
+        """
+        if not _wants_html(request):
+            return None
+        missing = isinstance(request.match_info.http_exception, web.HTTPNotFound)
+        if _VISITOR not in request and missing and request.method == "GET":
+            try:
+                return Visitor(self._guard.check(request), "")
+            except web.HTTPException:
+                return None
+        return request.get(_VISITOR)
+
+    async def _draw_error(
+        self,
+        request: web.Request,
+        visitor: Visitor,
+        status: int,
+        detail: str,
+        links: Sequence[tuple[str, str]] = (),
+    ) -> web.Response:
+        reason = HTTPStatus(status).phrase
+        variables = {"status": status, "reason": reason, "detail": detail, "links": links}
+        try:
+            async with self.turns.take(request):
+                visit = self._visit(request, None, visitor.caller)
+                text = await self._render("error.html", visitor.current, visit, variables)
+        except web.HTTPException:  # too many pages are drawn now
+            text = _draw_plainly(request, status, reason, detail)
+        except Exception:  # noqa: BLE001 - logged; what every page shows may be the cause
+            log_internal_error(request)
+            text = _draw_plainly(request, status, reason, detail)
+        return _html(text, status)
 
     def _visit(self, request: web.Request, loaded: Any, caller: Caller) -> Visit:
         now = self.now()
@@ -210,7 +268,7 @@ class Site:
             match=request.match_info,
             state=self.state,
             now=now,
-            base="../" * (request.rel_url.raw_path.count("/") - 1) or "./",
+            base=_base_of(request),
             attention=read_attention(self.state),
             loaded=loaded,
             caller=caller,
@@ -249,6 +307,28 @@ class Site:
         )
         response.enable_compression()
         return response
+
+
+def _base_of(request: web.Request) -> str:
+    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
+
+
+def _draw_plainly(request: web.Request, status: int, reason: str, detail: str) -> str:
+    return _PLAIN_ERROR.format(
+        status=status, reason=escape(reason), detail=escape(visible(detail)), base=_base_of(request)
+    )
+
+
+def _html(text: str, status: int) -> web.Response:
+    response = web.Response(
+        text=text,
+        status=status,
+        content_type="text/html",
+        headers=_HEADERS,
+        zlib_executor_size=_MAX_BYTES_COMPRESSED_INLINE,
+    )
+    response.enable_compression()
+    return response
 
 
 def _wants_html(request: web.Request) -> bool:

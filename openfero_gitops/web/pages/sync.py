@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.domain.sync import LagState
 from openfero_gitops.web.activations import list_activations, own_activations
 from openfero_gitops.web.pages.shell_commands import diff_command
+from openfero_gitops.web.pages.site import PageRoute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ class FailedSync:
 
 def add(site: Site, links: RepositoryLinks) -> None:
     """Serve the page."""
-    site.add("/sync", "sync.html", partial(build_sync, links=links), title="Sync")
+    site.add(PageRoute("/sync", "sync.html", partial(build_sync, links=links), title="Sync"))
 
 
 def build_sync(visit: Visit, links: RepositoryLinks) -> Mapping[str, Any]:
