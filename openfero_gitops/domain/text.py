@@ -45,6 +45,8 @@ def pretty_json(value: Any) -> str:
 
 def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot encode, by U+FFFD, as Go's decoders do."""
+    if text.isascii():  # (a quick check, and most texts are)
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
