@@ -323,6 +323,64 @@ async def test_an_alert_without_a_job_is_seen_at_once(
     assert reader.complaints == []
 
 
+async def test_searching_begins_at_the_first_page(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """What is typed on a further page of a list is searched in the whole list."""
+    reader = await visit(f"{site.url}alerts?state=firing&page=2")
+    await reader.page.get_by_role("searchbox").fill("HighLatency")
+    await reader.later(1)
+    await expect(reader.page.locator(".alert-group")).to_have_count(1)
+    await expect(reader.page).to_have_url(f"{site.url}alerts?state=firing&q=HighLatency")
+
+
+async def test_opening_and_closing_all_alerts(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """The links open and close all groups, also those that the reader opened or closed."""
+    page = (await visit(f"{site.url}alerts")).page
+    groups, opened = page.locator(".alert-group"), page.locator(".alert-group[open]")
+    count = await groups.count()
+    assert count > 2
+    await groups.nth(1).locator("summary").first.click()
+    await expect(opened).to_have_count(1)
+    await page.get_by_role("link", name="Open all").click()
+    await expect(opened).to_have_count(count)
+    await groups.nth(0).locator("summary").first.click()
+    await expect(opened).to_have_count(count - 1)
+    await page.get_by_role("link", name="Close all").click()
+    await expect(opened).to_have_count(0)
+    await page.go_back()
+    await expect(opened).to_have_count(count)
+
+
+async def test_what_is_open_moves_with_its_group(
+    site: Site, visit: Callable[..., Awaitable[Reader]]
+) -> None:
+    """When the order of a list changes, the same groups are open, and what was closed is closed."""
+    reader = await visit(f"{site.url}alerts?open=all")
+    page = reader.page
+    keys = "list => list.map((one) => one.dataset.key)"
+    groups, closed = page.locator(".alert-group"), page.locator(".alert-group:not([open])")
+    before = await groups.evaluate_all(keys)
+    await groups.nth(0).locator("summary").first.click()
+    await groups.nth(2).locator("summary").first.click()
+    now, names = datetime.now(UTC), {job.alertname for job in site.shown.jobs}
+    name = next(key for key in reversed(before) if key.removeprefix("alert-") in names)
+    site.shown.jobs = [
+        replace(job, resolved_at=now) if name == f"alert-{job.alertname}" else job
+        for job in site.shown.jobs
+    ]
+    await until(lambda: len(site.streams))
+    site.streams.publish([Reset(reason="test")])
+    await expect(groups.first).to_have_attribute("data-key", name)
+    assert name != before[0]
+    after = await groups.evaluate_all(keys)
+    assert sorted(after) == sorted(before)
+    assert set(await closed.evaluate_all(keys)) == {before[0], before[2]}
+    assert reader.complaints == []
+
+
 async def test_many_events_cause_few_requests(
     site: Site, visit: Callable[..., Awaitable[Reader]]
 ) -> None:

@@ -20,7 +20,8 @@
   const unreachable = document.getElementById("unreachable");
   const button = document.getElementById("refresh");
 
-  const open = new Set(); // keys of open rows, including those that the filter hides
+  const served = new Map(); // by key, whether the page of the controller has a part open
+  const chosen = new Map(); // the reader's choice if it differs, also of parts that a filter hides
   const still = "still" in main.dataset; // the answer to a form, which the address does not give
   let refreshing = !still; // auto-refresh, as the reader chose
   let shownAt = main.dataset.now; // the controller's time when it rendered the page
@@ -83,11 +84,15 @@
     if (unreachableSince !== null) write(unreachable.querySelector(".first-failure"), age(unreachableSince));
   }
 
-  // Makes `from` equal to `to`, changing only what differs. Elements with an id are reused even if
-  // they moved. What the reader opened stays open.
+  // Makes `from` equal to `to`, changing only what differs. Elements with a key are reused even if
+  // they moved. What is open is left to showOpen().
+
+  function keyOf(node) {
+    return node.id || node.dataset?.key || "";
+  }
 
   function sameElement(a, b) {
-    return a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
+    return a.nodeType === b.nodeType && a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
   }
 
   function morph(from, to) {
@@ -98,7 +103,7 @@
     if (from.nodeType !== Node.ELEMENT_NODE) return;
     if ("keep" in from.dataset) return; // another script writes it
     for (const { name, value } of [...to.attributes]) {
-      if (from.getAttribute(name) !== value) from.setAttribute(name, value);
+      if (name !== "open" && from.getAttribute(name) !== value) from.setAttribute(name, value);
     }
     for (const { name } of [...from.attributes]) {
       if (name !== "open" && !to.hasAttribute(name)) from.removeAttribute(name);
@@ -106,16 +111,19 @@
     // tick() and showLocalTimes() write these.
     if (to.classList.contains("age") || to.matches("time[datetime], [data-clock]")) return;
 
-    const kept = new Set([...to.children].map((child) => child.id).filter(Boolean));
-    const byId = new Map();
+    const kept = new Set([...to.children].map(keyOf).filter(Boolean));
+    const byKey = new Map();
     for (const child of [...from.children]) {
-      if (!child.id) continue;
-      if (kept.has(child.id)) byId.set(child.id, child);
+      const key = keyOf(child);
+      if (!key) continue;
+      if (kept.has(key) && !byKey.has(key)) byKey.set(key, child);
       else child.remove();
     }
     let next = from.firstChild;
     for (const child of [...to.childNodes]) {
-      const match = child.id ? byId.get(child.id) : next && sameElement(next, child) ? next : null;
+      const key = keyOf(child);
+      const match = key ? byKey.get(key) : next && sameElement(next, child) ? next : null;
+      byKey.delete(key);
       if (!match) {
         const added = document.importNode(child, true);
         if (highlighting) added.classList?.add("new");
@@ -133,6 +141,28 @@
     }
   }
 
+  // What is open or closed is the reader's choice, else as the controller serves it; what is open
+  // already is not closed. A link that opens or closes everything (`asked`) replaces all choices.
+
+  function openParameter(query) {
+    return new URLSearchParams(query).get("open") ?? "";
+  }
+
+  function readServed(page) {
+    for (const details of page.querySelectorAll("details[data-key]")) {
+      served.set(details.dataset.key, details.open);
+    }
+  }
+
+  function showOpen(page, asked) {
+    readServed(page);
+    if (asked) chosen.clear();
+    for (const details of main.querySelectorAll("details[data-key]")) {
+      const { key } = details.dataset;
+      details.open = chosen.get(key) ?? (served.get(key) || (details.open && !asked));
+    }
+  }
+
   function update(text) {
     const page = new DOMParser().parseFromString(text, "text/html");
     const fresh = page.getElementById("main");
@@ -144,14 +174,13 @@
     shownAt = fresh.dataset.now;
     clockOffset = Date.parse(shownAt) - Date.now();
     highlighting = shownFilter === location.search;
+    const asked = openParameter(shownFilter) !== openParameter(location.search);
     shownFilter = location.search;
     for (const part of document.querySelectorAll("[data-live]")) {
       morph(part, page.getElementById(part.id));
     }
     document.title = page.title;
-    for (const details of main.querySelectorAll("details[data-key]")) {
-      if (open.has(details.dataset.key)) details.open = true;
-    }
+    showOpen(fresh, asked);
     const icon = document.querySelector('link[rel="icon"]');
     const freshIcon = page.querySelector('link[rel="icon"]').getAttribute("href");
     if (icon.getAttribute("href") !== freshIcon) icon.setAttribute("href", freshIcon);
@@ -315,7 +344,7 @@
     clearTimeout(typing);
     typing = setTimeout(() => {
       const address = new URL(location.href);
-      for (const cursor of ["before", "after"]) address.searchParams.delete(cursor);
+      for (const place of ["before", "after", "page"]) address.searchParams.delete(place);
       if (event.target.value.trim()) address.searchParams.set("q", event.target.value);
       else address.searchParams.delete("q");
       navigate(address, true);
@@ -380,12 +409,15 @@
   main.addEventListener(
     "toggle",
     (event) => {
-      const key = event.target.dataset.key;
-      if (key && event.target.open) open.add(key);
-      else if (key && event.target.isConnected) open.delete(key);
+      const { key } = event.target.dataset;
+      if (!key || !event.target.isConnected) return;
+      if (event.target.open === served.get(key)) chosen.delete(key);
+      else chosen.set(key, event.target.open);
     },
     true,
   );
+
+  readServed(main);
 
   // A fragment that names a Job opens its row.
   const linked = document.getElementById(location.hash.slice(1));
