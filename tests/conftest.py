@@ -8,6 +8,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from tests.cluster.controlplane import ControlPlane
 from tests.support.cluster import (
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 _LONGEST_ID = 60
 
 load_profile()
+# Without the values of variables, of which a log of pages would have megabytes.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 # While tests are collected nothing becomes garbage that is worth looking for.
 gc.disable()
 

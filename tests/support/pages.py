@@ -604,6 +604,8 @@ OVERRIDE = "abc\u202egpj.exe\u2066"
 ARABIC = "خادم الويب"
 EMOJI = "🔥👩🏽‍💻 disk"
 LONG = "x" * 10_000 + "the end"
+#: The name of an operario of which all but the name is hostile.
+HOSTILE = "openfero-hostile-firing"
 
 
 def hostile(moment: datetime) -> Showcase:
@@ -617,8 +619,22 @@ def hostile(moment: datetime) -> Showcase:
         "long": LONG,
         SCRIPT: ATTRIBUTE,
     }
+    path = "a b;$(reboot)\u202e.yaml"
     active = catalog(
         operario(SCRIPT, ATTRIBUTE, namespace=ATTRIBUTE, options=Options(target=(SCRIPT, LONG))),
+        # (One with a name that an address can have; the rest of it is as hostile.)
+        operario(
+            HOSTILE,
+            SCRIPT,
+            namespace=ATTRIBUTE,
+            options=Options(
+                matchers=(Matcher(SCRIPT, Operator.MATCHES, ATTRIBUTE + LONG),),
+                target=(SCRIPT, LONG),
+            ),
+            origin=Origin(path, "", COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE, SCRIPT),
+            job={"spec": {"template": {"spec": {"containers": [], "serviceAccountName": SCRIPT}}}},
+            spec_digest=SCRIPT,
+        ),
         problems=(
             Problem(
                 ATTRIBUTE + ".yaml",
@@ -631,7 +647,9 @@ def hostile(moment: datetime) -> Showcase:
                 LONG,
                 SCRIPT,
             ),
+            Problem(path, 2, 1, f"/{SCRIPT}", SCRIPT, Severity.WARNING, SCRIPT, LONG, SCRIPT),
         ),
+        files=(SourceFile(path, "", f"{SCRIPT}\n{ATTRIBUTE}\n{OVERRIDE}\n{LONG}".encode()),),
         ignored=(Ignored(SCRIPT, ATTRIBUTE),),
         revision=Revision(
             SCRIPT, ATTRIBUTE, COMMIT, f"{SCRIPT} <a@example.com>", ATTRIBUTE, SCRIPT
@@ -653,15 +671,23 @@ def hostile(moment: datetime) -> Showcase:
         repository=SCRIPT,
         ref=ATTRIBUTE,
         commit="--output=/etc/passwd",
-        path="a b;$(reboot)\u202e.yaml",
+        path=path,
         approved_by=SCRIPT,
         verified_signer=SCRIPT,
+    )
+    waiting = replace(
+        failed,
+        key=JobKey(NAMESPACE, "alert-firing-2"),
+        uid="2",
+        operario=HOSTILE,
+        phase=Phase.HELD,
+        spec_digest=ATTRIBUTE,
     )
     return Showcase(
         moment,
         active,
         status,
-        [failed],
+        [failed, waiting],
         needs=[Condition(SCRIPT, holds=False, message=ATTRIBUTE)],
         alerts=record_of([_hostile_item(labels)], moment - timedelta(hours=1), frozenset()),
     )
