@@ -109,6 +109,20 @@ async def test_the_file_is_shown_with_its_problems() -> None:
     assert part.all("span", "key")[0].text == "apiVersion"
 
 
+async def test_a_file_that_is_shown_in_part_says_so() -> None:
+    """A file whose long line is cut cannot hide what follows: the page says what is not shown."""
+    state = pages.busy(NOW)
+    assert state.active is not None
+    name, path = state.active.operarios[0].name, state.active.operarios[0].origin.path
+    content = b"a: 1\nb: " + b"x" * 60_000 + b"\nprivileged: true\n"
+    files = (pages.SourceFile(path, "", content),)
+    state.active = replace(state.active, files=files)
+    page = await page_of(state, name)
+    texts = [rest.text for rest in page.all("p", "rest")]
+    assert "Line 2 is too long: only its beginning is shown." in texts
+    assert "1 more line is not shown." in texts
+
+
 async def test_all_options_are_explained() -> None:
     """Options that differ from their default come first; the others say what the default is."""
     rows = section(await page_of(with_history(NOW)), "Options").find("dl").all("div")
