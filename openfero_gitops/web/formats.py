@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from markupsafe import Markup, escape
+
 from openfero_gitops.domain.catalog import is_commit
 from openfero_gitops.domain.timestamp import format_seconds, parse_time
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+#: A time as our texts write it, which are also those of commands: to the second, in UTC.
+_TIME: Final = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _MAX_LINK_CHARACTERS: Final = 4096
 
 
@@ -47,6 +51,11 @@ def rfc3339(value: datetime | str | None) -> str:
     """Format a time to the second, in UTC; empty if it is not a time."""
     moment = parse_time(value) if isinstance(value, str) else value
     return format_seconds(moment) if moment else ""
+
+
+def with_times(text: str) -> Markup:
+    """Return a text as HTML in which page.js can write times in the zone of the reader."""
+    return Markup(_TIME.sub(r'<time datetime="\g<0>">\g<0></time>', str(escape(visible(text)))))  # noqa: S704 - escaped
 
 
 def ago(value: datetime | str, now: datetime) -> str:

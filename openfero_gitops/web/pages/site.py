@@ -23,7 +23,15 @@ from markupsafe import Markup, escape
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.web.auth import ANYBODY
 from openfero_gitops.web.errors import CLIENT_ERRORS, INTERNAL_ERROR, detail_of, log_internal_error
-from openfero_gitops.web.formats import ago, duration, http_link, rfc3339, short, visible
+from openfero_gitops.web.formats import (
+    ago,
+    duration,
+    http_link,
+    rfc3339,
+    short,
+    visible,
+    with_times,
+)
 from openfero_gitops.web.pages.attention import Attention, read_attention
 from openfero_gitops.web.pages.phases import PHASES
 
@@ -368,6 +376,7 @@ def _templates() -> Environment:
         http_link=http_link,
         rfc3339=rfc3339,
         short=short,
+        with_times=with_times,
     )
     templates.filters["urlencode"] = _quote
     templates.globals["phases"] = PHASES
