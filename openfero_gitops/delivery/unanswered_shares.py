@@ -12,8 +12,8 @@ case they write everything again with the next alert. Two leaders at once lose n
 New alerts are written with the next read, so that all replicas know them within five seconds;
 mere repetitions are written every 30 seconds. If the share is too large to be written that often,
 a small one with the new alerts alone is written first: an *addition*, which the next complete share
-supersedes. A replica that has written as much as it may in 30 seconds writes no additions; then new
-alerts are known to the others later.
+supersedes. A replica that has written as much as it may in 30 seconds, or eight additions, writes
+no more of them; then new alerts are known to the others with the next complete share.
 
 Deliveries never wait for any of this. Records are values, so that large ones can be put together
 in a thread; what comes meanwhile is merged afterwards.
@@ -77,7 +77,8 @@ _ALERTS_PER_TRIMMING: Final = 1000
 _MAX_DEBT_SECONDS: Final = 30.0
 #: After this time what was not heard for too long is removed, if nothing else changes the record.
 _MERGE_SECONDS: Final = 60.0
-#: Shares that are read, the newest first: far more than there are replicas.
+_MAX_ADDITIONS: Final = 8
+#: Shares that are read, the newest first: more than replicas have, with all additions.
 _MAX_SHARES: Final = 50
 
 
@@ -137,7 +138,6 @@ class UnansweredAlerts:
         # What is recorded while a thread puts records together.
         self._meanwhile: UnansweredRecord | None = None
         self._added = EMPTY  # what was recorded since something was written
-        self._listeners: list[Callable[[], None]] = []
         self._is_changed = False  # since the share was written
         self._news = asyncio.Event()
         self._written_at: float | None = None  # by the event loop's clock
@@ -159,10 +159,6 @@ class UnansweredAlerts:
     def is_read(self) -> bool:
         """Whether the shares have been read since the start."""
         return self._is_read
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call this when the record has changed."""
-        self._listeners.append(listener)
 
     def receive(self, answer: Answer) -> None:
         """Note the answer to a delivery; it is recorded in the background."""
@@ -202,7 +198,6 @@ class UnansweredAlerts:
             while self._queue:
                 self._record_turn()
                 await asyncio.sleep(0)
-            self._report_change()
 
     def _record_turn(self) -> None:
         items = [self._queue.popleft() for _ in range(min(len(self._queue), _ALERTS_PER_TURN))]
@@ -223,10 +218,6 @@ class UnansweredAlerts:
             self._untrimmed = 0
             self._own, self._merged = trimmed(self._own), trimmed(self._merged)
             self._added = trimmed(self._added)
-
-    def _report_change(self) -> None:
-        for listener in self._listeners:
-            listener()
 
     async def _share_always(self) -> None:
         while True:
@@ -286,7 +277,6 @@ class UnansweredAlerts:
     async def _merge(self, records: list[UnansweredRecord]) -> None:
         self._merged = await self._put_together(records)
         self._is_read = True
-        self._report_change()
 
     async def _merge_own(self, records: list[UnansweredRecord]) -> None:
         self._own = await self._put_together([self._own, *records])
@@ -328,7 +318,11 @@ class UnansweredAlerts:
                 return
         if time >= self._complete_due:
             await self._write()
-        elif self._news.is_set() and time > self._complete_due - _MAX_DEBT_SECONDS:
+        elif (
+            self._news.is_set()
+            and len(self._additions) < _MAX_ADDITIONS
+            and time > self._complete_due - _MAX_DEBT_SECONDS
+        ):
             await self._write_addition()
 
     async def _write(self) -> None:
