@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from openfero_gitops.catalog.revisions import Activation, RevisionHistory
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import Changes, SyncRecord
 from openfero_gitops.web.auth import Guard
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.pages import add_pages
+from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import pages
 from tests.support.chromium import chromium
 from tests.support.paths import ROOT
@@ -51,6 +53,7 @@ PICTURES: Final = (
     Picture("timeline.png", "", part=".day"),
     Picture("overview-dark.png", "", "dark"),
     Picture("overview-phone.png", "", size=_PHONE),
+    Picture("alerts.png", "alerts"),
     Picture("remediations.png", "remediations"),
     Picture("remediation.png", "remediations/JOB"),
     Picture("operarios.png", "operarios"),
@@ -107,6 +110,12 @@ def day(moment: datetime) -> Showcase:
         {"fetch": 0.3},
     )
     state.synced = replace(state.synced, history=(record,), active_since=changed)
+    state.activations = RevisionHistory(
+        (
+            Activation(pages.OLDER, changed - timedelta(days=3, hours=2), "Platform Team"),
+            Activation(pages.COMMIT, changed),
+        )
+    )
     return state
 
 
@@ -139,7 +148,9 @@ async def draw_all() -> None:
     await asyncio.to_thread(FOLDER.mkdir, parents=True, exist_ok=True)
     state = day(_NOW)
     app = web.Application(middlewares=[problems])
-    add_pages(app, state, Guard(None, certificate=False), now=lambda: state.moment)
+    guard = Guard(None, certificate=False)
+    add_pages(app, state, guard, now=lambda: state.moment)
+    add_alerts_check(app, guard)  # serves the page of alerts
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
