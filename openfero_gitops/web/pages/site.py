@@ -138,10 +138,10 @@ class PageRoute:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who may read a page, and the path that its navigation marks."""
+    """Who may read a page, and the path that its navigation marks; None for no path."""
 
     caller: Caller
-    current: str
+    current: str | None
 
 
 #: Of a request for a page: once the guard let it pass.
@@ -243,7 +243,7 @@ class Site:
         missing = isinstance(request.match_info.http_exception, web.HTTPNotFound)
         if _VISITOR not in request and missing and request.method == "GET":
             try:
-                return Visitor(self._guard.check(request), "")
+                return Visitor(self._guard.check(request), None)
             except web.HTTPException:
                 return None
         return request.get(_VISITOR)
@@ -283,7 +283,7 @@ class Site:
         )
 
     async def _render(
-        self, template: str, current: str, visit: Visit, variables: Mapping[str, Any]
+        self, template: str, current: str | None, visit: Visit, variables: Mapping[str, Any]
     ) -> str:
         """Render in a thread, since a large page takes longer than the event loop may block."""
         common = {

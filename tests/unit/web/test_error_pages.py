@@ -62,6 +62,7 @@ async def test_browsers_get_a_page(path: str, broken: str, status: int, detail: 
     back = "../" if path.count("/") == 2 else "./"
     assert f'<a href="{back}">Overview</a>' in text
     assert ("<nav" in text) is (broken != "about")
+    assert ("aria-current" in text) is (broken != "about" and not detail.startswith("there is no"))
 
 
 @pytest.mark.parametrize(
