@@ -69,7 +69,7 @@ _CUT_MARK: Final = "…"
 _WITHOUT_JOB: Final = frozenset({Outcome.NO_MATCH, Outcome.INVALID, Outcome.ERROR})
 
 
-class Kind(NamedTuple):
+class AlertKind(NamedTuple):
     """What alerts are counted by; `status` is empty for alerts that cannot be read."""
 
     alertname: str
@@ -142,7 +142,7 @@ class UnansweredRecord:
     `dropped_until` is when the last of the kinds that were dropped was heard, or 0.
     """
 
-    kinds: Mapping[Kind, Unanswered] = field(default_factory=dict)
+    kinds: Mapping[AlertKind, Unanswered] = field(default_factory=dict)
     dropped_until: int = 0
 
     def is_complete(self, now: datetime) -> bool:
@@ -163,12 +163,12 @@ def record_of(
 ) -> UnansweredRecord:
     """Record alerts of a delivery that have no Job."""
     now = seconds_of(heard_at)
-    kinds: dict[Kind, Unanswered] = {}
+    kinds: dict[AlertKind, Unanswered] = {}
     for item in items:
         alert = item.alert
         status = alert.status.value if alert.status else ""
         reason = item.reason.value if item.reason else ""
-        kind = Kind(_cut(alert.name, MAX_NAME_CHARACTERS), status, reason)
+        kind = AlertKind(_cut(alert.name, MAX_NAME_CHARACTERS), status, reason)
         occurrence = _occurrence(alert, replica_labels, now)
         heard = Unanswered(now, _sample(item, now), {occurrence: Heard(now, now)})
         kinds[kind] = _join(kinds[kind], heard) if kind in kinds else heard
@@ -245,7 +245,7 @@ def _occurrence_limit(numbers: Sequence[int]) -> int:
 def recent(record: UnansweredRecord, now: datetime) -> UnansweredRecord:
     """Forget what was not heard in the last 24 hours, and times that a wrong clock wrote."""
     oldest, newest = _oldest(now), seconds_of(now) + _CLOCK_TOLERANCE_SECONDS
-    kinds: dict[Kind, Unanswered] = {}
+    kinds: dict[AlertKind, Unanswered] = {}
     for kind, unanswered in record.kinds.items():
         if (remaining := _recent_kind(unanswered, oldest, newest)) is not None:
             kinds[kind] = remaining
@@ -275,12 +275,12 @@ def _recent_kind(unanswered: Unanswered, oldest: int, newest: int) -> Unanswered
     return Unanswered(first, sample, occurrences, dropped_until)
 
 
-def most_recent(record: UnansweredRecord) -> list[tuple[Kind, Unanswered]]:
+def most_recent(record: UnansweredRecord) -> list[tuple[AlertKind, Unanswered]]:
     """Return the kinds of a record, the most recently heard first."""
     return sorted(record.kinds.items(), key=lambda entry: (-entry[1].last, entry[0]))
 
 
-def without_last(record: UnansweredRecord, kept: Sequence[Kind]) -> UnansweredRecord:
+def without_last(record: UnansweredRecord, kept: Sequence[AlertKind]) -> UnansweredRecord:
     """Drop all kinds but some, which were heard more recently than the others."""
     kinds = {kind: record.kinds[kind] for kind in kept}
     dropped = (record.kinds[kind].last for kind in record.kinds if kind not in kinds)

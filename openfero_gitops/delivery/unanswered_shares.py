@@ -46,7 +46,7 @@ from openfero_gitops.delivery.unanswered import (
     seconds_of,
     trimmed,
 )
-from openfero_gitops.delivery.unanswered_text import Unreadable, read_record, write_record
+from openfero_gitops.delivery.unanswered_text import UnreadableShare, read_record, write_record
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, Conflict
 from openfero_gitops.domain.text import printable, without_surrogates
@@ -412,7 +412,7 @@ def _read_share(config_map: dict[str, Any]) -> _Share:
     try:
         text = (config_map.get("binaryData") or {}).get(_MEMBER, "")
         return _Share(created, read_record(base64.b64decode(text, validate=True)))
-    except (Unreadable, binascii.Error) as error:
+    except (UnreadableShare, binascii.Error) as error:
         _log.warning(
             "a ConfigMap with alerts cannot be read, and is ignored",
             configmap=metadata["name"],

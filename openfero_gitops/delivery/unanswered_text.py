@@ -16,8 +16,8 @@ from openfero_gitops.delivery.unanswered import (
     MAX_NAME_CHARACTERS,
     MAX_OCCURRENCES,
     MAX_VALUES,
+    AlertKind,
     Heard,
-    Kind,
     OccurrenceId,
     Sample,
     Unanswered,
@@ -45,7 +45,7 @@ _MAX_SECONDS: Final = 221_845_392_000
 _REDUCTION: Final = 0.9
 
 
-class Unreadable(ValueError):
+class UnreadableShare(ValueError):
     """A text is not a record."""
 
 
@@ -78,26 +78,26 @@ def read_record(data: bytes) -> UnansweredRecord:
     """Read a record, which anybody with access may have written.
 
     Raises:
-        Unreadable: it is not a record; the message says why.
+        UnreadableShare: it is not a record; the message says why.
     """
     try:
         decompressor = zlib.decompressobj()
         text = decompressor.decompress(data, MAX_PLAIN_BYTES)
         if not decompressor.eof:
-            raise Unreadable("it is incomplete or too large")
+            raise UnreadableShare("it is incomplete or too large")
         value = json.loads(text)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise Unreadable(str(error)) from error
+        raise UnreadableShare(str(error)) from error
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
-        raise Unreadable(f"its format is not {_FORMAT}")
+        raise UnreadableShare(f"its format is not {_FORMAT}")
     alerts = value.get("alerts")
     if not isinstance(alerts, list):
-        raise Unreadable("it has no list of alerts")
+        raise UnreadableShare("it has no list of alerts")
     kinds = dict(_read_alert(alert) for alert in alerts[:MAX_KINDS])
     return UnansweredRecord(kinds, _seconds(value.get("droppedUntil")))
 
 
-def _members(kind: Kind, unanswered: Unanswered) -> dict[str, Any]:
+def _members(kind: AlertKind, unanswered: Unanswered) -> dict[str, Any]:
     sample = unanswered.sample
     return {
         "alertname": kind.alertname,
@@ -120,16 +120,16 @@ def _members(kind: Kind, unanswered: Unanswered) -> dict[str, Any]:
     }
 
 
-def _read_alert(value: Any) -> tuple[Kind, Unanswered]:
+def _read_alert(value: Any) -> tuple[AlertKind, Unanswered]:
     alert, sample = _mapping(value), _mapping(_mapping(value).get("sample"))
-    kind = Kind(
+    kind = AlertKind(
         _string(alert, "alertname", MAX_NAME_CHARACTERS),
         _string(alert, "status", MAX_NAME_CHARACTERS),
         _string(alert, "reason", MAX_NAME_CHARACTERS),
     )
     occurrences = alert.get("occurrences")
     if not isinstance(occurrences, list):
-        raise Unreadable("an alert has no list of occurrences")
+        raise UnreadableShare("an alert has no list of occurrences")
     return kind, Unanswered(
         _seconds(alert.get("first")),
         Sample(
@@ -153,26 +153,26 @@ def _read_occurrence(value: Any) -> tuple[OccurrenceId, Heard]:
         case [str(incident), start, first, last]:
             key = OccurrenceId(incident[:INCIDENT_CHARACTERS], _seconds(start))
             return key, Heard(_seconds(first), _seconds(last))
-    raise Unreadable("an occurrence is not incident, start and two times")
+    raise UnreadableShare("an occurrence is not incident, start and two times")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise Unreadable("a member that must be an object is not")
+        raise UnreadableShare("a member that must be an object is not")
     return value
 
 
 def _string(members: Mapping[str, Any], name: str, limit: int) -> str:
     value = members.get(name)
     if not isinstance(value, str):
-        raise Unreadable(f"{name} is not a string")
+        raise UnreadableShare(f"{name} is not a string")
     return without_surrogates(value[:limit])
 
 
 def _strings(value: Any) -> dict[str, str]:
     members = _mapping(value)
     if len(members) > MAX_VALUES or not all(isinstance(each, str) for each in members.values()):
-        raise Unreadable("labels or annotations are not strings, or too many")
+        raise UnreadableShare("labels or annotations are not strings, or too many")
     return cut_values(
         {without_surrogates(name): without_surrogates(text) for name, text in members.items()}
     )
@@ -181,5 +181,5 @@ def _strings(value: Any) -> dict[str, str]:
 def _seconds(value: Any) -> int:
     # (A boolean is an integer.)
     if type(value) is not int or not 0 <= value <= _MAX_SECONDS:
-        raise Unreadable("a time is not a number of seconds")
+        raise UnreadableShare("a time is not a number of seconds")
     return value

@@ -26,7 +26,7 @@ from openfero_gitops.domain.remediation import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from openfero_gitops.delivery.unanswered import Kind, Unanswered, UnansweredRecord
+    from openfero_gitops.delivery.unanswered import AlertKind, Unanswered, UnansweredRecord
     from openfero_gitops.domain.remediation import Remediation
 
 #: Of the strip: half an hour each.
@@ -66,7 +66,7 @@ class NamedAlerts:
     """
 
     name: str
-    kinds: Sequence[tuple[Kind, Unanswered]]
+    kinds: Sequence[tuple[AlertKind, Unanswered]]
     jobs: Sequence[Remediation]
     last: datetime
 
@@ -167,7 +167,7 @@ class NamedAlerts:
 _ORDER: Final = {tone: number for number, tone in enumerate(Tone)}
 
 
-def needs_answer(kind: Kind) -> bool:
+def needs_answer(kind: AlertKind) -> bool:
     """Whether an alert should perhaps have got a Job; a resolved one seldom needs one."""
     return kind.status != Status.RESOLVED
 
@@ -176,7 +176,7 @@ def group_alerts(
     record: UnansweredRecord, remediations: Iterable[Remediation]
 ) -> list[NamedAlerts]:
     """Group alerts by name, the most recently received first."""
-    kinds: dict[str, list[tuple[Kind, Unanswered]]] = {}
+    kinds: dict[str, list[tuple[AlertKind, Unanswered]]] = {}
     jobs: dict[str, list[Remediation]] = {}
     for kind, unanswered in record.kinds.items():
         kinds.setdefault(kind.alertname, []).append((kind, unanswered))
@@ -193,7 +193,9 @@ def time_of(seconds: int) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
-def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediation]) -> NamedAlerts:
+def _group(
+    name: str, kinds: list[tuple[AlertKind, Unanswered]], jobs: list[Remediation]
+) -> NamedAlerts:
     kinds.sort(key=lambda entry: (-entry[1].last, entry[0]))
     times = [job.delivered_at for job in jobs]
     times += [job.resolved_at for job in jobs if job.resolved_at]
@@ -203,7 +205,7 @@ def _group(name: str, kinds: list[tuple[Kind, Unanswered]], jobs: list[Remediati
 
 
 def _list_firing(
-    kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
+    kinds: Iterable[tuple[AlertKind, Unanswered]], jobs: Iterable[Remediation]
 ) -> Iterator[tuple[str, int]]:
     """Yield incidents, and when they were received as firing."""
     for kind, unanswered in kinds:
@@ -215,7 +217,7 @@ def _list_firing(
             yield job.incident[:INCIDENT_CHARACTERS], seconds_of(job.received_at)
 
 
-def _fires(kind: Kind) -> bool:
+def _fires(kind: AlertKind) -> bool:
     return kind.status == Status.FIRING and kind.reason != Reason.STILL_FIRING
 
 
@@ -225,7 +227,7 @@ def _firing_incident(job: Remediation) -> str:
 
 
 def _list_resolved(
-    kinds: Iterable[tuple[Kind, Unanswered]], jobs: Iterable[Remediation]
+    kinds: Iterable[tuple[AlertKind, Unanswered]], jobs: Iterable[Remediation]
 ) -> dict[str, int]:
     """Return when incidents were last received as resolved."""
     resolved: dict[str, int] = {}

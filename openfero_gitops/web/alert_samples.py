@@ -12,15 +12,15 @@ from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.web.alert_groups import time_of
 
 if TYPE_CHECKING:
-    from openfero_gitops.delivery.unanswered import Kind, Sample, UnansweredRecord
+    from openfero_gitops.delivery.unanswered import AlertKind, Sample, UnansweredRecord
 
 
-def sample_name(kind: Kind) -> str:
+def sample_name(kind: AlertKind) -> str:
     """Name the sample of a kind: `ALERTNAME/STATUS/REASON`, without what an address cannot have."""
     return without_surrogates("/".join(kind))
 
 
-def find_sample(record: UnansweredRecord, name: str) -> tuple[Kind, Sample] | None:
+def find_sample(record: UnansweredRecord, name: str) -> tuple[AlertKind, Sample] | None:
     """Find a sample by its name, of which the reason may be left out; the last one heard wins."""
     for kind, unanswered in most_recent(record):
         whole = sample_name(kind)
@@ -30,13 +30,13 @@ def find_sample(record: UnansweredRecord, name: str) -> tuple[Kind, Sample] | No
     return None
 
 
-def explain_reason(kind: Kind, sample: Sample) -> str:
+def explain_reason(kind: AlertKind, sample: Sample) -> str:
     """Say why alerts of a kind have no Job."""
     reason = next((reason.text for reason in Reason if reason.value == kind.reason), kind.reason)
     return sample.message or reason
 
 
-def write_sample(kind: Kind, sample: Sample) -> str:
+def write_sample(kind: AlertKind, sample: Sample) -> str:
     """Write a sample as an alert in JSON, as Alertmanager sends it."""
     start = time_of(sample.start)
     alert = {

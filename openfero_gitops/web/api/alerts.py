@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from openfero_gitops.delivery.unanswered import Kind, Unanswered
+    from openfero_gitops.delivery.unanswered import AlertKind, Unanswered
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.ports import ReplicaState
 
@@ -163,7 +163,7 @@ def _of_job(job: Remediation, image: str) -> _Entry:
     return _Entry(arrival(job), texts, shape)
 
 
-def _of_kind(kind: Kind, alerts: Unanswered, now: datetime) -> _Entry:
+def _of_kind(kind: AlertKind, alerts: Unanswered, now: datetime) -> _Entry:
     sample = alerts.sample
     last = time_of(alerts.last) or now
     status: Literal["firing", "resolved"] = (

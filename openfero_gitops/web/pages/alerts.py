@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from multidict import MultiMapping
 
-    from openfero_gitops.delivery.unanswered import Kind, Sample, Unanswered
+    from openfero_gitops.delivery.unanswered import AlertKind, Sample, Unanswered
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.web.alert_groups import NamedAlerts, Tone
     from openfero_gitops.web.pages.site import Site, Visit
@@ -101,7 +101,7 @@ class KindRow:
     `explain` is the address that explains the last one; empty if it cannot be read.
     """
 
-    kind: Kind
+    kind: AlertKind
     count: str
     first: datetime | None
     last: datetime | None
@@ -197,7 +197,7 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 
-def _kind_row(kind: Kind, unanswered: Unanswered, now: datetime) -> KindRow:
+def _kind_row(kind: AlertKind, unanswered: Unanswered, now: datetime) -> KindRow:
     sample, number = unanswered.sample, len(unanswered.occurrences)
     least = "" if unanswered.is_complete(now) else "at least "
     count = f"{least}{number:,} different alert{'' if number == 1 else 's'}"

@@ -72,7 +72,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ExplainVerdict:
     """The answer for one alert in a few words, and how it is drawn."""
 
     text: str
@@ -80,16 +80,16 @@ class Verdict:
     icon: str
 
 
-_WAITS: Final = Verdict("Job waits", "idle", "wait")
+_WAITS: Final = ExplainVerdict("Job waits", "idle", "wait")
 _VERDICTS: Final = {
-    Outcome.NO_MATCH: Verdict("No Job", "idle", "refuse"),
-    Outcome.EXISTS: Verdict("Job exists", "run", "ok"),
-    Outcome.REFUSED: Verdict("Job is refused", "warn", "refuse"),
+    Outcome.NO_MATCH: ExplainVerdict("No Job", "idle", "refuse"),
+    Outcome.EXISTS: ExplainVerdict("Job exists", "run", "ok"),
+    Outcome.REFUSED: ExplainVerdict("Job is refused", "warn", "refuse"),
 }
 _VERDICTS_BY_REASON: Final = {
-    (Outcome.REFUSED, Reason.DRY_RUN): Verdict("Dry run: no Job starts", "warn", "warn"),
-    (Outcome.CREATED, Reason.APPROVAL): Verdict("Job waits for approval", "ask", "ask"),
-    (Outcome.CREATED, None): Verdict("Job starts at once", "ok", "run"),
+    (Outcome.REFUSED, Reason.DRY_RUN): ExplainVerdict("Dry run: no Job starts", "warn", "warn"),
+    (Outcome.CREATED, Reason.APPROVAL): ExplainVerdict("Job waits for approval", "ask", "ask"),
+    (Outcome.CREATED, None): ExplainVerdict("Job starts at once", "ok", "run"),
 }
 
 
@@ -100,7 +100,7 @@ class AnswerRow:
     name: str
     status: str
     labels: tuple[tuple[str, str], ...]
-    verdict: Verdict
+    verdict: ExplainVerdict
     explained: ExplainedAlert
     job: HighlightedText | None
 
@@ -214,7 +214,7 @@ def _answer(explained: ExplainedAlert) -> AnswerRow:
     )
 
 
-def _verdict(now: OutcomeNow) -> Verdict:
+def _verdict(now: OutcomeNow) -> ExplainVerdict:
     special = _VERDICTS_BY_REASON.get((now.outcome, now.reason))
     return special or _VERDICTS.get(now.outcome, _WAITS)
 

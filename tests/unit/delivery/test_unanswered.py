@@ -18,8 +18,8 @@ from openfero_gitops.delivery.unanswered import (
     EMPTY,
     MAX_KINDS,
     MAX_OCCURRENCES,
+    AlertKind,
     Heard,
-    Kind,
     OccurrenceId,
     Sample,
     Unanswered,
@@ -36,7 +36,7 @@ from openfero_gitops.delivery.unanswered import (
 from openfero_gitops.delivery.unanswered_text import (
     MAX_BYTES,
     MAX_PLAIN_BYTES,
-    Unreadable,
+    UnreadableShare,
     read_record,
     write_record,
 )
@@ -72,12 +72,12 @@ def named(name: str, **labels: str) -> dict[str, str]:
     return {"alertname": name, **labels}
 
 
-def counts(record: UnansweredRecord) -> dict[Kind, int]:
+def counts(record: UnansweredRecord) -> dict[AlertKind, int]:
     """The number of occurrences by kind."""
     return {kind: len(each.occurrences) for kind, each in record.kinds.items()}
 
 
-PODS = Kind("PodCrashLooping", "firing", "no-operario")
+PODS = AlertKind("PodCrashLooping", "firing", "no-operario")
 
 _TIMES = st.integers(0, 50).map(lambda number: seconds_of(NOW) - number)
 _SAMPLES = st.builds(
@@ -96,7 +96,7 @@ _OCCURRENCES = st.dictionaries(
     max_size=4,
 )
 _KINDS = st.builds(
-    Kind,
+    AlertKind,
     st.sampled_from(["A", "B", ""]),
     st.sampled_from(["firing", "resolved", ""]),
     st.just("no-operario"),
@@ -177,7 +177,7 @@ def test_an_alert_that_cannot_be_read_is_recorded_with_its_problem() -> None:
     )
     moved = replace(invalid, alert=replace(alert, index=3, pointer="/alerts/3/startsAt"))
     record = heard(invalid, moved)
-    kind = Kind("Odd", "", "invalid-alert")
+    kind = AlertKind("Odd", "", "invalid-alert")
     assert counts(record) == {kind: 1}
     assert record.kinds[kind].sample.labels == {"alertname": "Odd"}
 
@@ -340,7 +340,7 @@ def test_a_text_fits_in_a_config_map_whatever_the_alerts_are() -> None:
 
     sample = Sample(0, "no-match", labels={})
     kinds = {
-        Kind(str(n), "firing", "no-operario"): Unanswered(
+        AlertKind(str(n), "firing", "no-operario"): Unanswered(
             n,
             replace(sample, heard_at=n, labels={"a": noise()}),
             {OccurrenceId("i", n): Heard(n, n)},
@@ -392,7 +392,7 @@ def members(**changed: Any) -> dict[str, Any]:
 )
 def test_a_forged_text_is_refused(data: bytes, why: str) -> None:
     """The message says what is wrong; nothing else is raised, and little memory is needed."""
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableShare, match=why):
         read_record(data)
 
 

@@ -14,8 +14,8 @@ from openfero_gitops.cluster.api import CONFIG_MAPS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.delivery.unanswered import (
     MAX_KINDS,
+    AlertKind,
     Heard,
-    Kind,
     OccurrenceId,
     Sample,
     Unanswered,
@@ -311,7 +311,7 @@ async def test_a_forged_share_with_future_times_hides_nothing() -> None:
     unanswered = Unanswered(
         ahead, Sample(ahead, "error"), {OccurrenceId("i", 0): Heard(ahead, ahead)}
     )
-    kinds = {Kind(f"Forged{n}", "firing", "busy"): unanswered for n in range(MAX_KINDS)}
+    kinds = {AlertKind(f"Forged{n}", "firing", "busy"): unanswered for n in range(MAX_KINDS)}
     data, _ = write_record(UnansweredRecord(kinds, ahead))
     metadata = {
         "name": f"openfero-alerts-{'0a' * 16}",
