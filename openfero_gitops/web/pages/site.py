@@ -295,7 +295,7 @@ class Site:
             "about": visit.attention.about,
             "concerns": visit.attention.concerns,
             "healthy": visit.attention.healthy,
-            "counts": visit.attention.counts,
+            "page_counts": visit.attention.counts,
             "still": False,
         }
         render = _templates().get_template(template).render

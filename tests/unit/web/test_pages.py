@@ -121,6 +121,16 @@ async def test_landmarks(state: Showcase) -> None:
         assert element.attributes["href"][1:] in ids
 
 
+async def test_every_page_counts_the_same() -> None:
+    """The numbers in the navigation do not depend on the page that shows them."""
+    state = pages.busy(NOW)
+    shown = {(await draw(state, f"/{address}")).find("nav", "sections").text
+             for address in pages.ADDRESSES}  # fmt: skip
+    [text] = shown
+    assert re.search(r"Remediations [1-9]", text)
+    assert re.search(r"Problems [1-9]", text)
+
+
 async def test_headers() -> None:
     """Headers allow only own files, and forbid framing."""
     async with application(pages.busy(NOW)) as client:
