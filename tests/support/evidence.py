@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.audit.verify import Proof, Verification
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, NotFound
+from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.jobs.compare import FieldDifference
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
+_POD_PHASES: Final = {Phase.FAILED: "Failed"}
 SCRIPT_LINES = 'set -eu\npod=$OPENFERO_POD\nkubectl -n shop delete pod "$pod"\n'
 
 
@@ -180,7 +182,9 @@ class SampleReader:
                 "ownerReferences": [{"kind": "Job", "uid": uid}],
             },
             "status": {
-                "phase": "Running" if not remediation.finished_at else "Succeeded",
+                "phase": _POD_PHASES.get(remediation.phase, "Succeeded")
+                if remediation.finished_at
+                else "Running",
                 "containerStatuses": [{"name": self.container, "state": state}],
             },
         }

@@ -1,6 +1,6 @@
-"""`make screenshots`: draw the pictures of the pages in `docs/img`, the same each time.
+"""`make screenshots`: draw the pictures of the pages in `docs/img`.
 
-The state, the clock and the zone are fixed, so that a picture changes only if a page does.
+The state, the clock and the zone are fixed, so that a picture changes visibly only if a page does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import pages
 from tests.support.chromium import chromium
+from tests.support.evidence import sample
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ async def draw_all() -> None:
     state = day(_NOW)
     app = web.Application(middlewares=[problems])
     guard = Guard(None, certificate=False)
-    add_pages(app, state, guard, now=lambda: state.moment)
+    add_pages(app, state, guard, now=lambda: state.moment, evidence=sample(state))
     add_alerts_check(app, guard)  # serves the page of alerts
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
