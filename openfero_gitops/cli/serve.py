@@ -36,6 +36,8 @@ _TEXTS: Final = {
     "external_url": "URL",
     "file_url": "URL",
     "identity": "NAME",
+    "web_trusted_proxy": "CIDR",
+    "web_user_header": "HEADER",
 }
 
 
