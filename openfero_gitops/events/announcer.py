@@ -82,6 +82,7 @@ class Announcer:
     async def run(self) -> None:
         """Report until cancelled."""
         changed = self._view.subscribe()
+        started = self._now()
         try:
             reported: dict[str, Remediation] | None = None
             waits: dict[str, Reason] = {}
@@ -91,7 +92,10 @@ class Announcer:
             while True:
                 changed.clear()
                 if reported is None and self._view.complete:
-                    reported = {remediation.uid: remediation for remediation in self._view}
+                    # (A Job may be created and admitted before the first look at all of them.)
+                    reported = self._report_changes(
+                        {job.uid: job for job in self._view if job.received_at < started}
+                    )
                     foreign = {job.uid for job in self._view.foreign}
                 elif reported is not None:
                     reported = self._report_changes(reported)

@@ -192,6 +192,21 @@ class TestRemediationEvents:
             assert event["reportingInstance"] == "replica-a"
 
     @in_virtual_time
+    async def test_a_job_that_starts_before_the_jobs_are_listed_is_reported(self) -> None:
+        """The first alert may arrive at the moment when a replica begins to lead."""
+        desk = Desk()
+        async with (
+            in_background(desk.announcer.run()),
+            in_background(desk.recorder.run()),
+            desk.world.playing(),
+            desk.replica.watching(),
+            desk.replica.leading(),
+        ):
+            await desk.replica.deliver(pods_of("web-1"))
+            await asyncio.sleep(60)
+        assert await desk.lines() == ["Normal Admitted started"]
+
+    @in_virtual_time
     async def test_each_reason_of_a_wait_is_reported(self) -> None:
         """A busy target and then a cooldown are reported once each, with the end of the wait."""
         desk = Desk()
