@@ -100,9 +100,9 @@ async def test_a_delivery_to_the_pages_is_logged_and_counted() -> None:
     with capture_logs() as log:
         server = local_server(exposition=metrics, web_listen=LOOPBACK)
         (answer,) = await post(server, "/alerts", listener=1)
-    assert answer["detail"] == "there is no /alerts" + HINT
-    assert refusals(log) == [(404, "/alerts")]
-    assert counted(metrics) == {("/alerts", "404"): 1}
+    assert answer["detail"] == "/alerts does not support POST; use GET, HEAD" + HINT
+    assert refusals(log) == [(405, "/alerts")]
+    assert counted(metrics) == {("/alerts", "405"): 1}
 
 
 async def test_a_refusal_of_the_webhook_is_counted_with_its_path(tmp_path: Path) -> None:
