@@ -264,6 +264,7 @@ class UnansweredAlerts:
         elif new:
             # What shares that are gone had is in newer ones.
             await self._merge([self._merged, *_records(new)])
+        self._is_read = True
 
     async def _merge_everything(self) -> None:
         """Put the record together again, without what was not heard for too long."""
@@ -276,7 +277,6 @@ class UnansweredAlerts:
 
     async def _merge(self, records: list[UnansweredRecord]) -> None:
         self._merged = await self._put_together(records)
-        self._is_read = True
 
     async def _merge_own(self, records: list[UnansweredRecord]) -> None:
         self._own = await self._put_together([self._own, *records])

@@ -157,7 +157,10 @@ def _alerts_heard(
     heard = [
         (unanswered.last, kind)
         for kind, unanswered in after.kinds.items()
-        if (known := before.kinds.get(kind)) is None or known.last < unanswered.last
+        # (Times are in seconds: another occurrence may come within the same one.)
+        if (known := before.kinds.get(kind)) is None
+        or known.last < unanswered.last
+        or len(known.occurrences) < len(unanswered.occurrences)
     ]
     if len(heard) > MAX_CHANGES:
         return (Reset(reason=_TOO_MANY_ALERTS),)

@@ -212,6 +212,18 @@ def test_an_alert_without_a_job() -> None:
     assert changes(observed(alerts=again), observed(alerts=first)) == []
 
 
+def test_another_alert_within_the_same_second_is_an_event() -> None:
+    """Times of the record are in seconds."""
+    items = [
+        Item(build.alert(labels={"alertname": "A", "host": host}), Outcome.NO_MATCH,
+             Reason.NO_OPERARIO)
+        for host in "ab"
+    ]  # fmt: skip
+    first, both = record_of(items[:1], NOW, frozenset()), record_of(items, NOW, frozenset())
+    (event,) = changes(observed(alerts=first), observed(alerts=both))
+    assert isinstance(event, AlertHeard)
+
+
 def test_alerts_that_are_read_at_the_start_are_no_events() -> None:
     """They were heard before, perhaps hours ago."""
     assert changes(observed(alerts=None), observed(alerts=heard(NOW, "A"))) == []
