@@ -485,8 +485,9 @@ def test_the_command_on_the_page_agrees_with_the_page(
     ) as replica:
         replica.wait_for(lambda: replica.leads)
         replica.deliver(alert("OtherDown", host="a"))
-        replica.wait_for(lambda: replica.get("/api/remediations")["items"])
-        [listed] = replica.get("/api/remediations")["items"]
+        of_alert = "/api/remediations?alert=OtherDown"
+        replica.wait_for(lambda: replica.get(of_alert)["items"])
+        [listed] = replica.get(of_alert)["items"]
         address = f"/remediations/{listed['namespace']}/{listed['job']}"
         replica.wait_for(lambda: "Verified</span>" in replica.read(address))
         page = html.unescape(replica.read(address))

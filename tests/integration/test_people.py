@@ -147,7 +147,7 @@ def test_users_may_start_delete_and_edit_waiting_jobs(desk: UserDesk) -> None:
     second = a.remediate("Quick", "started", "Waiting")
     a.wait_for(lambda: a.remediation(second)["reason"] == "target-busy", PATIENCE)
     assert note(desk, started) == "somebody else"
-    assert "Started by someone else, not by the controller" in a.read("/")
+    assert "Started by someone else, not by the controller" in a.read("/remediations")
     assert a.remediation(deleted)["phase"] == ""
     assert a.remediate("Quick", "deleted", "Succeeded") == deleted
     assert desk.job(deleted)["metadata"]["uid"] != uid
