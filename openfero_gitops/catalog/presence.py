@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from openfero_gitops.catalog.replica_members import remove_members, stale_members
 from openfero_gitops.domain.control import LABELS, NAME
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.replica import (
@@ -19,7 +19,7 @@ from openfero_gitops.domain.replica import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _POLL_SECONDS: Final = 15.0
-#: Reports that are older, and those beyond this number, are removed.
-_MAX_AGE: Final = timedelta(hours=1)
 _MAX_REPORTS: Final = 50
 
 
@@ -82,7 +80,9 @@ class Presence:
             key = report_key(self._identity)
             await self._store.merge(NAME, {key: write_replica(own)}, LABELS)
             self._written = own
-            await self._remove_old(reports, key)
+            times = {other: report.at if report else None for other, report in reports.items()}
+            times.pop(key, None)
+            await remove_members(self._store, stale_members(times, own.at, _MAX_REPORTS - 1))
             reports[key] = own
         read = (report for report in reports.values() if report is not None)
         self.replicas = sorted(read, key=lambda report: report.replica)
@@ -91,19 +91,3 @@ class Presence:
         catalog = self._catalog()
         commit = catalog.revision.commit if catalog else ""
         return ReplicaReport(self._identity, self._version, commit, self._started_at, self._now())
-
-    async def _remove_old(self, reports: Mapping[str, ReplicaReport | None], own: str) -> None:
-        """Remove the reports of replicas that no longer exist: each start has another name."""
-        oldest = self._now() - _MAX_AGE
-        times = {key: report.at for key, report in reports.items() if report and key != own}
-        recent = sorted((key for key, at in times.items() if at >= oldest), key=times.__getitem__)
-        kept = {own, *recent[-(_MAX_REPORTS - 1) :]}
-        stale = [key for key in reports if key not in kept]
-        if not stale:
-            return
-        try:
-            await self._store.patch(
-                NAME, [{"op": "remove", "path": f"/data/{key}"} for key in stale]
-            )
-        except ApiError as error:  # most likely another replica removed one of them
-            _log.debug("old reports not removed", error=str(error))

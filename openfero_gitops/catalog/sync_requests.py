@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from openfero_gitops.catalog.replica_members import remove_members, stale_members
 from openfero_gitops.domain.control import LABELS, NAME
 from openfero_gitops.domain.errors import ApiError
 from openfero_gitops.domain.sync_answer import (
@@ -39,8 +39,6 @@ _log = structlog.get_logger(__name__)
 _SECONDS_BETWEEN_REQUESTS: Final = 2.0
 _MAX_WRITES: Final = 5  # of one answer
 _RETRY_SECONDS: Final = 2.0
-#: Answers of replicas that are older than this are removed, and those beyond this number.
-_MAX_AGE: Final = timedelta(hours=1)
 _MAX_ANSWERS: Final = 100
 
 
@@ -185,18 +183,6 @@ class SyncRequests:
         await self._store.merge(NAME, {own: write_answer(answer)}, LABELS)
         if answer.finished:
             return
-        # Replicas come and go, with other names: their answers must not fill the ConfigMap.
         answers = read_answers(await self._store.get(NAME))
         times = {key: other.at if other else None for key, other in answers.items() if key != own}
-        oldest = answer.at - _MAX_AGE
-        stale = [key for key, at in times.items() if at is None or at < oldest]
-        recent = sorted((at, key) for key, at in times.items() if at is not None and at >= oldest)
-        stale += [key for _, key in recent[: -(_MAX_ANSWERS - 1)]]
-        if not stale:
-            return
-        try:
-            await self._store.patch(
-                NAME, [{"op": "remove", "path": f"/data/{key}"} for key in stale]
-            )
-        except ApiError as error:  # most likely another replica removed one of them
-            _log.debug("old answers not removed", error=str(error))
+        await remove_members(self._store, stale_members(times, answer.at, _MAX_ANSWERS - 1))

@@ -97,7 +97,7 @@ def _remediation_changes(
 
 
 def _visible(remediation: Remediation) -> tuple[object, ...]:
-    """Return what a client is told about; renewals of a Job's record are not."""
+    """Return the values whose changes are events; renewals of a Job's record are none."""
     return (
         remediation.uid,
         remediation.phase,

@@ -53,7 +53,7 @@ def test_running_started_and_waiting_jobs_of_the_operario_are_counted() -> None:
 
 
 def test_a_target_on_which_another_operario_works_is_busy() -> None:
-    """A target that the operario has had is busy whoever runs there, and names that Job."""
+    """A target is busy while a Job of any operario runs on it, and that Job is named."""
     other = running("other", **pod("web-1") | {"operario": "another"})
     (state,) = measure_usage(RESTART, [ended("a", 60, Effect.HEALED), other], NOW).targets
     assert state.busy is other

@@ -137,7 +137,7 @@ def test_who_made_a_revision_is_recorded_with_it() -> None:
 
 @pytest.mark.parametrize("people", [None, [], {"b": ["Eve", ""]}])
 def test_a_record_of_an_earlier_version_names_nobody(people: Any) -> None:
-    """The commits and times are read all the same."""
+    """The commits and times are still read."""
     value = history(("a", 0)).to_json()
     value["people"] = people
 

@@ -225,7 +225,7 @@ def test_times_in_the_future_are_ignored() -> None:
 
 
 def test_the_number_of_names_is_bounded() -> None:
-    """The least recently heard are dropped, and the record says so for a day."""
+    """The least recently received are dropped, and for a day the record counts as incomplete."""
     many = [item(labels=named(f"Alert{number}")) for number in range(MAX_KINDS)]
     record = trimmed(merge(heard(item()), heard(*many, at=NOW + timedelta(seconds=9))))
     assert len(record.kinds) == MAX_KINDS

@@ -289,7 +289,7 @@ async def test_an_additional_share_of_a_replica_that_crashed_is_not_lost() -> No
 
 @in_virtual_time
 async def test_alerts_that_come_faster_than_they_are_recorded_make_the_record_incomplete() -> None:
-    """It says so on all replicas, and the log once."""
+    """All replicas show the record as incomplete, and the log has one entry."""
     world = World()
     with capture_logs() as logs:
         async with Desk(world, "a").running() as a, Desk(world, "b").running() as b:

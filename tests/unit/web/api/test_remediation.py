@@ -99,7 +99,7 @@ async def test_without_the_api_server() -> None:
 
 
 async def test_log() -> None:
-    """The log is plain text, of the last lines that are asked for."""
+    """The log is plain text, and `tail` limits it to its last lines."""
     async with api(SampleReader(busy(NOW), log_text=f"{SCRIPT}\nlast\n")) as client:
         answer = await client.get(f"{path_of(Phase.FAILED)}/log")
         assert answer.content_type == "text/plain"

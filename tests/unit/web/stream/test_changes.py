@@ -93,7 +93,7 @@ def test_a_renewed_record_is_no_change() -> None:
 
 
 def test_a_deleted_job() -> None:
-    """A Job that is gone is an event that says so, with the phase that it had."""
+    """A deleted Job is an event with `deleted` and its last phase."""
     job = pages.remediation("HostDown", Phase.SUCCEEDED, NOW)
     (event,) = changes(observed(job), observed())
     assert isinstance(event, RemediationChanged)

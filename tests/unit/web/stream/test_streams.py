@@ -100,7 +100,7 @@ async def test_a_client_that_reconnects_before_any_event_misses_none() -> None:
 
 @pytest.mark.parametrize("last_id", ["another-3", "s1-0", "s1-77", "x"])
 async def test_an_unknown_id_is_answered_with_reset(last_id: str) -> None:
-    """A client whose last event is of another replica or too old is told to read the lists."""
+    """A client whose last event is of another replica, or too old, gets `reset`."""
     streams = EventStreams(EventHistory("s1", max_events=2))
     streams.publish(body() for _ in range(4))
     async with serving(streams) as (port, _), listening(port, last_id=last_id) as client:
