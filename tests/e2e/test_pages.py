@@ -360,7 +360,7 @@ async def test_what_is_open_moves_with_its_group(
     """When the order of a list changes, the same groups are open, and what was closed is closed."""
     reader = await visit(f"{site.url}alerts?open=all")
     page = reader.page
-    names = "list => list.map((one) => one.querySelector('.alert-name').textContent)"
+    names = "list => list.map((group) => group.querySelector('.alert-name').textContent)"
     groups, closed = page.locator(".alert-group"), page.locator(".alert-group:not([open])")
     before = await groups.evaluate_all(names)
     await groups.nth(0).locator("summary").first.click()

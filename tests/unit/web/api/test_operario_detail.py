@@ -26,21 +26,21 @@ async def get(path: str) -> tuple[int, Any]:
 async def test_one_operario_has_the_members_of_the_list_and_more() -> None:
     """The answer holds the list's item, the file, limits, runs, statistics and problems."""
     _, listed = await get("/api/operarios")
-    status, one = await get(f"/api/operarios/{NAME}")
+    status, detail = await get(f"/api/operarios/{NAME}")
     (item,) = [item for item in listed["items"] if item["name"] == NAME]
     assert status == 200
-    assert item.items() <= one.items()
-    assert one["text"] == FILE
-    assert one["candidates"] == [NAME, "restart-slowly"]
-    assert [problem["rule"] for problem in one["problems"]] == ["unknown-field"]
-    assert (one["limits"]["running"], one["limits"]["waiting"]) == (1, 1)
-    stopped = one["limits"]["targets"][0]
+    assert item.items() <= detail.items()
+    assert detail["text"] == FILE
+    assert detail["candidates"] == [NAME, "restart-slowly"]
+    assert [problem["rule"] for problem in detail["problems"]] == ["unknown-field"]
+    assert (detail["limits"]["running"], detail["limits"]["waiting"]) == (1, 1)
+    stopped = detail["limits"]["targets"][0]
     assert stopped["target"] == {"namespace": "shop", "pod": "cart-0"}
     assert stopped["notHelping"].startswith("the last 4 Jobs of this operario")
-    assert len(one["runs"]) == 50
-    assert one["runs"][0]["phase"] == "Running"
-    assert one["stats"]["commits"][0]["medianSecondsToRun"] == 202.0
-    assert one["regressions"] == [
+    assert len(detail["runs"]) == 50
+    assert detail["runs"][0]["phase"] == "Running"
+    assert detail["stats"]["commits"][0]["medianSecondsToRun"] == 202.0
+    assert detail["regressions"] == [
         {
             "commit": COMMIT,
             "healed": 3,
