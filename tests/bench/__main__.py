@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or the named ones (`make bench ARGS=deliveries`)."""
+"""`make bench`: every benchmark, or the named ones (`make bench ARGS=alerts`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import structlog
 
 from tests.bench import (
     admission,
+    alerts,
     attacks,
-    deliveries,
     failover,
+    figures,
     git,
     pages,
-    storm,
     streams,
     syncs,
     validate,
@@ -23,32 +23,35 @@ from tests.bench import (
 from tests.support import record
 
 MEASURES = {
-    "deliveries": deliveries.main,
+    "alerts": alerts.main,
     "git": git.main,
     "validate": validate.main,
     "admission": admission.main,
     "failover": failover.main,
     "pages": pages.main,
     "syncs": syncs.main,
-    "storm": storm.main,
     "attacks": attacks.main,
     "streams": streams.main,
 }
-LONG = {"syncs", "storm", "attacks", "streams"}  # run only when named
+LONG = {"syncs", "attacks", "streams"}  # run only when named
 
 
 def main() -> int:
     """Run the selected benchmarks in order."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=")
     parser.add_argument("measures", nargs="*", choices=[[], *MEASURES], help=", ".join(MEASURES))
-    parser.add_argument("--keep", action="store_true", help="write it to docs/reliability.md, too")
+    parser.add_argument("--keep", action="store_true", help="record the results in docs/, too")
     arguments = parser.parse_args()
     quiet = structlog.make_filtering_bound_logger(logging.WARNING)
     structlog.configure(wrapper_class=quiet)  # keeps thousands of log lines out of the table
     for name in arguments.measures or [name for name in MEASURES if name not in LONG]:
-        text = MEASURES[name]()
-        if arguments.keep and text is not None:
-            record.keep(name, text)
+        result = MEASURES[name]()
+        if isinstance(result, figures.Measured):
+            print(result.render(figures.earlier(name)), flush=True)
+            if arguments.keep:
+                figures.keep(name, result)
+        elif arguments.keep and result is not None:
+            record.keep(name, result)
     return 0
 
 

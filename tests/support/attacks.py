@@ -280,22 +280,23 @@ async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drop
 
 
 class Admin:
-    """Requests to an API server with the rights of a kubeconfig's first user, eight at a time."""
+    """Requests to an API server with the rights of a kubeconfig's first user, so many at a time."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, connections: int = 8) -> None:
         """Read the kubeconfig."""
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.url: str = cluster["server"]
-        self._headers = {"Authorization": f"Bearer {user['token']}"}
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        self._tls = ssl.create_default_context(cadata=authority)
+        self.headers = {"Authorization": f"Bearer {user['token']}"}
+        self.authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._connections = connections
+        self._tls = ssl.create_default_context(cadata=self.authority)
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
-        connector = aiohttp.TCPConnector(ssl=self._tls, limit=8)
-        self._http = aiohttp.ClientSession(connector=connector, headers=self._headers)
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=self._connections)
+        self._http = aiohttp.ClientSession(connector=connector, headers=self.headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -26,9 +26,14 @@ def machine() -> str:
     )
 
 
+def now() -> datetime:
+    """Return the current time in UTC."""
+    return datetime.now(UTC)
+
+
 def today() -> str:
     """Return the current date in UTC."""
-    return datetime.now(UTC).strftime("%Y-%m-%d")
+    return now().strftime("%Y-%m-%d")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

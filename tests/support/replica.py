@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.support.process import Process, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 #: Until an answer; a busy machine may be slow, and nothing here is about speed.
@@ -39,12 +39,14 @@ class Replica:
         ready: bool = True,
         development: bool = True,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "openfero_gitops"),
         **flags: str,
     ) -> None:
         """Choose its port and flags.
 
         `ready` waits for its readiness, not only for its port; `development` turns Python's
         warnings into errors, at a price in speed; `environment` is set besides this process's own.
+        `program` are the arguments of Python before the controller's.
         """
         self.name = name
         self.port = free_port()
@@ -66,7 +68,7 @@ class Replica:
         }
         # A forgotten await or an open file of the process under test is an error, too.
         strict = ("-X", "dev", "-W", "error") if development else ()
-        argv = [sys.executable, *strict, "-m", "openfero_gitops", "serve"]
+        argv = [sys.executable, *strict, *program, "serve"]
         for flag, value in given.items():
             argv += [f"--{flag}", value]
         self.process = Process(
