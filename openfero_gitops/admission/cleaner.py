@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs, RunningTerm
 
@@ -84,34 +84,49 @@ class Cleaner:
 
     async def _follow(self, term: RunningTerm) -> None:
         changed = self._view.subscribe()
+        record = self._view.record_changes()
         # Jobs that ended before this term were counted in an earlier one.
-        ended = {job.uid for job in self._view if job.phase in FINAL}
+        unfinished = {job.uid: job.key for job in self._view if _is_unfinished(job)}
         try:
             while True:
                 changed.clear()
-                for job in self._view:
-                    if job.phase in FINAL and job.uid not in ended:
-                        ended.add(job.uid)
-                        self._counts.ended(job)
-                        _log.info(
-                            "Job ended",
-                            job=str(job.key),
-                            phase=job.phase.value,
-                            operario=job.operario,
-                        )
-                    if job.phase is Phase.FAILED and not job.has_message and self._may_patch(job):
-                        await self._record_failure(job, term)
-                    if job.unrecorded_start is not None and self._may_patch(job):
-                        await self._record_start(job, job.unrecorded_start, term)
-                    if _must_be_cancelled(job) and self._may_patch(job):
-                        await self._cancel(job, term)
-                uids = {job.uid for job in self._view}
-                ended &= uids
-                self._next_patch = {u: at for u, at in self._next_patch.items() if u in uids}
+                for before, after in record.take():
+                    if after is None:
+                        continue
+                    if after.phase in FINAL and (before is None or before.phase not in FINAL):
+                        self._note_end(after)
+                    if _is_unfinished(after):
+                        unfinished[after.uid] = after.key
+                for uid, key in list(unfinished.items()):
+                    if (job := self._current(uid, key)) is not None:
+                        await self._finish(job, term)
+                        job = self._current(uid, key)
+                    if job is None or not _is_unfinished(job):
+                        del unfinished[uid]
+                        self._next_patch.pop(uid, None)
                 if await wait_for_event(changed, _POLL_SECONDS):
                     await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
             self._view.unsubscribe(changed)
+            self._view.end_record(record)
+
+    def _note_end(self, job: Remediation) -> None:
+        self._counts.ended(job)
+        _log.info("Job ended", job=str(job.key), phase=job.phase.value, operario=job.operario)
+
+    def _current(self, uid: str, key: JobKey) -> Remediation | None:
+        """Return a Job as it is now; None if it does not exist any more."""
+        job = self._view.get(key)
+        return job if job is not None and job.uid == uid else None
+
+    async def _finish(self, job: Remediation, term: RunningTerm) -> None:
+        """Write on a Job what Kubernetes leaves open, as far as it may be tried now."""
+        if _lacks_message(job) and self._may_patch(job):
+            await self._record_failure(job, term)
+        if job.unrecorded_start is not None and self._may_patch(job):
+            await self._record_start(job, job.unrecorded_start, term)
+        if _must_be_cancelled(job) and self._may_patch(job):
+            await self._cancel(job, term)
 
     def _may_patch(self, job: Remediation) -> bool:
         """Whether to patch a Job now: Jobs change all the time, and not every patch succeeds."""
@@ -216,6 +231,16 @@ def _is_due(not_before: dict[str, datetime], job: Remediation, now: datetime) ->
         return False
     not_before[job.uid] = now + _RETRY
     return True
+
+
+def _is_unfinished(job: Remediation) -> bool:
+    """Whether something must be written on a Job."""
+    return _lacks_message(job) or job.unrecorded_start is not None or _must_be_cancelled(job)
+
+
+def _lacks_message(job: Remediation) -> bool:
+    """Whether a Job failed, and the failure message of a container is not on it yet."""
+    return job.phase is Phase.FAILED and not job.has_message
 
 
 def _must_be_cancelled(job: Remediation) -> bool:

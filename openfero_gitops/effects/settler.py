@@ -9,6 +9,7 @@ incident has changed, or when time alone may change its effect; those that are s
 from __future__ import annotations
 
 import asyncio
+import heapq
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.remediation import JobKey
     from openfero_gitops.effects.assess import Assessment
+    from openfero_gitops.jobs.changes import JobChange
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs, RunningTerm
 
@@ -53,6 +56,8 @@ _GRACE_DIVISOR: Final = 3
 _POLL_SECONDS: Final = 60.0
 #: Changes within this time are handled in one pass.
 _BATCH_WINDOW_SECONDS: Final = 1.0
+#: Moments that are kept at most per Job that is due: a Job is often scheduled anew.
+_MAX_PER_DUE: Final = 4
 #: Pauses of all writes while the API server accepts none.
 _BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=30.0)
 #: Pauses of a single Job that the API server does not let change.
@@ -61,42 +66,59 @@ _BLOCKED: Final = Backoff(first_seconds=60.0, max_seconds=900.0)
 
 @dataclass(slots=True)
 class _Progress:
-    """What the settler knows in one term, all by uid.
+    """When the settler assesses Jobs again, by uid, even if nothing changes until then.
 
     Attributes:
-        seen: every Job as it was in the last pass.
-        due: when a Job is assessed again, even if nothing changes until then.
+        due: the moments, with the names of the Jobs.
+        order: the same, the earliest first, and moments that no longer count.
         failures: how often the API server did not let a Job change.
     """
 
-    seen: dict[str, Remediation]
-    due: dict[str, datetime] = field(default_factory=dict)
+    due: dict[str, tuple[datetime, JobKey]] = field(default_factory=dict)
+    order: list[tuple[datetime, str]] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+
+    def take_due(self, now: datetime) -> list[JobKey]:
+        """Return the Jobs that are due; each must be scheduled again, or is forgotten."""
+        keys = []
+        while self.order and self.order[0][0] <= now:
+            moment, uid = heapq.heappop(self.order)
+            if self._counts(moment, uid):
+                keys.append(self.due.pop(uid)[1])
+        return keys
 
     def seconds_until_due(self, now: datetime) -> float:
         """How long nothing has to be done unless a Job changes."""
-        if not self.due:
+        while self.order and not self._counts(*self.order[0]):
+            heapq.heappop(self.order)
+        if not self.order:
             return _POLL_SECONDS
-        seconds = (min(self.due.values()) - now).total_seconds()
+        seconds = (self.order[0][0] - now).total_seconds()
         return min(max(seconds, _BATCH_WINDOW_SECONDS), _POLL_SECONDS)
 
-    def schedule(self, uid: str, moment: datetime | None) -> None:
+    def schedule(self, job: Remediation, moment: datetime | None) -> None:
         """Assess a Job again at a time, or only when something changes."""
-        self.failures.pop(uid, None)
+        self.failures.pop(job.uid, None)
         if moment is None:
-            self.due.pop(uid, None)
-        else:
-            self.due[uid] = moment
+            self.due.pop(job.uid, None)
+        elif not self._counts(moment, job.uid):
+            self.due[job.uid] = (moment, job.key)
+            heapq.heappush(self.order, (moment, job.uid))
+            if len(self.order) > _MAX_PER_DUE * len(self.due):
+                self.order = sorted((at, uid) for uid, (at, _) in self.due.items())
 
-    def block(self, uid: str, now: datetime) -> None:
+    def block(self, job: Remediation, now: datetime) -> None:
         """Note that the API server did not let a Job change: it is tried again after a while."""
-        failures = self.failures.get(uid, 0) + 1
-        self.schedule(uid, now + timedelta(seconds=_BLOCKED.delay(failures)))
-        self.failures[uid] = failures
+        failures = self.failures.get(job.uid, 0) + 1
+        self.schedule(job, now + timedelta(seconds=_BLOCKED.delay(failures)))
+        self.failures[job.uid] = failures
 
     def is_blocked(self, uid: str, now: datetime) -> bool:
         """Whether the API server did not let a Job change a short time ago."""
-        return uid in self.failures and self.due[uid] > now
+        return uid in self.failures and uid in self.due and self.due[uid][0] > now
+
+    def _counts(self, moment: datetime, uid: str) -> bool:
+        return uid in self.due and self.due[uid][0] == moment
 
 
 class Settler:
@@ -122,6 +144,7 @@ class Settler:
     async def run(self, term: RunningTerm) -> None:
         """Work until cancelled."""
         changed = self._view.subscribe()
+        record = self._view.record_changes()
         progress: _Progress | None = None
         failures = 0
         try:
@@ -132,10 +155,11 @@ class Settler:
                 if self._view.complete:
                     if progress is None:
                         # What was settled before this term was counted by an earlier leader.
-                        progress = _Progress({job.uid: job for job in self._view})
+                        progress = _Progress()
+                        record.take()
                         due = [job for job in self._view if _may_change(job)]
                     else:
-                        due = self._changed(progress)
+                        due = self._changed(record.take(), progress)
                     retry_after = await self._settle_all(due, progress, term)
                     failures = 0 if retry_after is None else failures + 1
                     if retry_after is not None:
@@ -146,31 +170,28 @@ class Settler:
                     await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
             self._view.unsubscribe(changed)
+            self._view.end_record(record)
 
-    def _changed(self, progress: _Progress) -> list[Remediation]:
+    def _changed(self, changes: Iterable[JobChange], progress: _Progress) -> list[Remediation]:
         """Report new effects; return the Jobs that must be assessed: again, or for the first time.
 
         A Job may change the effect of every other Job of its incident.
         """
-        now = self._now()
-        before, progress.seen = progress.seen, {job.uid: job for job in self._view}
-        uids = {uid for uid, moment in progress.due.items() if moment <= now}
+        jobs = {key: self._view.get(key) for key in progress.take_due(self._now())}
         incidents: set[str] = set()
-        for uid, job in progress.seen.items():
-            previous = before.get(uid)
-            if previous is job:
-                continue
-            uids.add(uid)
-            incidents.add(job.incident)
-            if previous is not None and job.effect is not previous.effect:
-                self._report(job)
-        for uid in before.keys() - progress.seen.keys():
-            progress.schedule(uid, None)
-            incidents.add(before[uid].incident)
+        for before, after in changes:
+            if after is not None:
+                jobs[after.key] = after
+                incidents.add(after.incident)
+                if before is not None and after.effect is not before.effect:
+                    self._report(after)
+            elif before is not None:
+                progress.schedule(before, None)
+                incidents.add(before.incident)
         for incident in incidents - {""}:
-            uids.update(job.uid for job in self._view.of_incident(incident))
-        changed = [progress.seen[uid] for uid in uids if uid in progress.seen]
-        return sorted(filter(_may_change, changed), key=lambda job: job.order)
+            jobs.update((job.key, job) for job in self._view.of_incident(incident))
+        changed = [job for job in jobs.values() if job is not None and _may_change(job)]
+        return sorted(changed, key=lambda job: job.order)
 
     def _report(self, job: Remediation) -> None:
         """Log and count an effect that was settled, by this leader or in its time by an earlier."""
@@ -204,31 +225,31 @@ class Settler:
         async for listed in in_turns(due):
             job = self._view.get(listed.key)
             if job is None or job.uid != listed.uid or not _may_change(job):
-                progress.schedule(listed.uid, None)
+                progress.schedule(listed, None)
                 continue
             now = self._now()
             assessment = assess(job, self._incidents.of(job), now)
             settles_at = settling_time(job, assessment) if assessment is not None else None
             if assessment is None or settles_at is None or now < settles_at:
                 next_change = assessment.next_change if assessment is not None else None
-                progress.schedule(job.uid, settles_at or next_change)
+                progress.schedule(job, settles_at or next_change)
                 continue
             if progress.is_blocked(job.uid, now):
                 continue
             if stopped is not None:
-                progress.schedule(job.uid, now)
+                progress.schedule(job, now)
                 continue
             try:
                 await self._settle(job, assessment, term)
             except ApiError as error:
                 if isinstance(error, Throttled | Unavailable | Unauthorized):
                     stopped = error
-                    progress.schedule(job.uid, now)
+                    progress.schedule(job, now)
                 else:  # of this Job alone
-                    progress.block(job.uid, now)
+                    progress.block(job, now)
                 _log.info("cannot record an effect", job=str(job.key), error=str(error))
             else:
-                progress.schedule(job.uid, None)
+                progress.schedule(job, None)
         if stopped is None:
             return None
         return stopped.retry_after if isinstance(stopped, Throttled) else 0.0

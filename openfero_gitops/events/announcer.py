@@ -30,6 +30,7 @@ from openfero_gitops.events.events import (
     of_sync,
     of_wait,
 )
+from openfero_gitops.jobs.changes import JobChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,23 +83,25 @@ class Announcer:
     async def run(self) -> None:
         """Report until cancelled."""
         changed = self._view.subscribe()
+        record = self._view.record_changes()
         started = self._now()
         try:
-            reported: dict[str, Remediation] | None = None
+            complete = False
             waits: dict[str, Reason] = {}
             foreign: set[str] = set()
             synced: tuple[SyncStatus, Catalog | None] = (SyncStatus(), None)
             pause: Pause | None = _UNKNOWN
             while True:
                 changed.clear()
-                if reported is None and self._view.complete:
+                if not complete and self._view.complete:
+                    complete = True
+                    record.take()
                     # (A Job may be created and admitted before the first look at all of them.)
-                    reported = self._report_changes(
-                        {job.uid: job for job in self._view if job.received_at < started}
-                    )
+                    new = [JobChange(None, job) for job in self._view if job.received_at >= started]
+                    self._report_changes(new)
                     foreign = {job.uid for job in self._view.foreign}
-                elif reported is not None:
-                    reported = self._report_changes(reported)
+                elif complete:
+                    self._report_changes(record.take())
                     foreign = self._report_foreign(foreign)
                     waits = self._report_waits(waits)
                 synced = await self._report_sync(synced)
@@ -107,20 +110,19 @@ class Announcer:
                     await asyncio.sleep(_BATCH_WINDOW_SECONDS)
         finally:
             self._view.unsubscribe(changed)
+            self._view.end_record(record)
             self._counts.waiting({})
 
-    def _report_changes(self, before: Mapping[str, Remediation]) -> dict[str, Remediation]:
-        now = {remediation.uid: remediation for remediation in self._view}
-        for uid, remediation in now.items():
-            previous = before.get(uid)
-            if previous is not remediation:
-                for event in of_change(previous, remediation):
-                    self._record(event)
+    def _report_changes(self, changes: Iterable[JobChange]) -> None:
         foreign = {job.uid for job in self._view.foreign}
-        for uid in before.keys() - now.keys() - foreign:
-            if (loss := of_loss(before[uid])) is not None:
+        for before, after in changes:
+            if after is not None:
+                for event in of_change(before, after):
+                    self._record(event)
+            elif before is None or before.uid in foreign:
+                continue
+            elif (loss := of_loss(before)) is not None:
                 self._record(loss)
-        return now
 
     def _report_foreign(self, before: set[str]) -> set[str]:
         """Report each foreign Job once; of very many at once, the log and the pages have the rest.

@@ -31,6 +31,7 @@ from openfero_gitops.domain.alert import incident_digest
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
 from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, Remediation
+from openfero_gitops.jobs.changes import JobChanges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -64,6 +65,7 @@ class View:
         #: How often something has changed.
         self.changes = 0
         self._subscribers: dict[asyncio.Event, None] = {}  # in order: runs must be reproducible
+        self._records: list[JobChanges] = []
 
     def expect(self, namespaces: Iterable[str]) -> None:
         """Set the namespaces that must be listed before the view is complete."""
@@ -120,6 +122,8 @@ class View:
         self._newest[job.key.namespace] = max(version, self.newest(job.key.namespace))
         if isinstance(job, Remediation):
             job = self._regrouped(job)
+            for record in self._records:
+                record.note(job.uid, job.key, None)
             self._by_key[job.key] = job
             self._by_incident[job.incident][job.key] = None
             self.waiting += job.waiting
@@ -178,6 +182,8 @@ class View:
         if isinstance(job, Foreign):
             del self._foreign[job.key]
             return
+        for record in self._records:
+            record.note(job.uid, job.key, job)
         self.waiting -= job.waiting
         del self._by_key[job.key]
         del self._by_incident[job.incident][job.key]
@@ -217,6 +223,16 @@ class View:
     def unsubscribe(self, event: asyncio.Event) -> None:
         """End a subscription."""
         self._subscribers.pop(event, None)
+
+    def record_changes(self) -> JobChanges:
+        """Record which Jobs change from now on, until `end_record`."""
+        record = JobChanges(self._by_key.get)
+        self._records.append(record)
+        return record
+
+    def end_record(self, record: JobChanges) -> None:
+        """Record no changes any more."""
+        self._records.remove(record)
 
     def _notify(self) -> None:
         self.changes += 1

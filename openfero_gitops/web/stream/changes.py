@@ -26,13 +26,14 @@ from openfero_gitops.web.stream.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.health import Condition
     from openfero_gitops.domain.pause import Pause
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.jobs.changes import JobChange
     from openfero_gitops.web.stream.models import EventBody
 
 #: If more remediations changed at once, reading the lists again is cheaper than as many events.
@@ -45,7 +46,6 @@ _TOO_MANY_ALERTS: Final = "too many different alerts came at once"
 class Observation:
     """What a replica's clients may want to know, at one moment."""
 
-    remediations: Mapping[JobKey, Remediation] = field(default_factory=dict)
     sync: SyncStatus = field(default_factory=SyncStatus)
     leadership: Leadership = field(default_factory=Leadership)
     pause: Pause | None = None
@@ -57,36 +57,37 @@ class Observation:
 def list_changes(
     before: Observation,
     after: Observation,
+    jobs: Iterable[JobChange],
     effect: Callable[[Remediation], Effect | None],
 ) -> list[EventBody]:
     """Return what happened between two observations, as events.
 
-    `effect` returns whether a remediation helped.
+    `jobs` are those that changed, and `effect` returns whether a remediation helped.
     """
     return [
         *_sync_changes(before.sync, after.sync),
         *_leadership_changes(before.leadership, after.leadership),
         *_pause_changes(before.pause, after.pause),
         *_health_changes(before.conditions, after.conditions),
-        *_remediation_changes(before.remediations, after.remediations, effect),
+        *_remediation_changes(jobs, effect),
         *_alerts_heard(before.alerts, after.alerts),
     ]
 
 
 def _remediation_changes(
-    before: Mapping[JobKey, Remediation],
-    after: Mapping[JobKey, Remediation],
-    effect: Callable[[Remediation], Effect | None],
+    jobs: Iterable[JobChange], effect: Callable[[Remediation], Effect | None]
 ) -> Iterable[EventBody]:
-    if before is after:
-        return ()
-    changed = [
-        remediation
-        for key, remediation in after.items()
-        if (known := before.get(key)) is not remediation
-        and (known is None or _visible(known) != _visible(remediation))
-    ]
-    deleted = [remediation for key, remediation in before.items() if key not in after]
+    changed: list[Remediation] = []
+    deleted: list[Remediation] = []
+    for before, after in jobs:
+        if after is None:
+            if before is not None:
+                deleted.append(before)
+        elif before is None or _visible(before) != _visible(after):
+            changed.append(after)
+    # (A Job that was created again under its name is no deleted one.)
+    present = {remediation.key for remediation in changed}
+    deleted = [remediation for remediation in deleted if remediation.key not in present]
     if len(changed) + len(deleted) > MAX_CHANGES:
         return (Reset(reason=_TOO_MANY),)
     changed.sort(key=lambda remediation: remediation.order)
@@ -99,7 +100,6 @@ def _remediation_changes(
 def _visible(remediation: Remediation) -> tuple[object, ...]:
     """Return the values whose changes are events; renewals of a Job's record are none."""
     return (
-        remediation.uid,
         remediation.phase,
         remediation.reason,
         remediation.message,

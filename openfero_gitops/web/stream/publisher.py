@@ -13,11 +13,12 @@ from openfero_gitops.background import wait_for_event
 from openfero_gitops.web.stream.changes import Observation, list_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from openfero_gitops.delivery.unanswered import UnansweredRecord
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.jobs.changes import JobChanges
     from openfero_gitops.web.ports import ReplicaState
     from openfero_gitops.web.stream.models import EventBody
 
@@ -28,13 +29,10 @@ _MIN_INTERVAL_SECONDS: Final = 0.5
 
 
 class ObservedJobs(Protocol):
-    """The remediations of all Jobs; one that has changed is another object."""
+    """The remediations of all Jobs."""
 
-    #: How often something has changed.
-    changes: int
-
-    def __iter__(self) -> Iterator[Remediation]:
-        """Iterate over all of them."""
+    def record_changes(self) -> JobChanges:
+        """Record which of them change from now on."""
         ...
 
     def subscribe(self) -> asyncio.Event:
@@ -67,8 +65,7 @@ class EventPublisher:
         self._alerts = alerts
         self._publish = publish
         self._interval_seconds = interval_seconds
-        self._jobs_changes = -1
-        self._last = Observation()
+        self._job_changes = jobs.record_changes()
         self._last = self._observe()
 
     async def run(self) -> None:
@@ -87,16 +84,12 @@ class EventPublisher:
     def publish_changes(self) -> None:
         """Publish what has changed since the last time."""
         before, self._last = self._last, self._observe()
-        if changes := list_changes(before, self._last, self._effect):
+        jobs = self._job_changes.take()
+        if changes := list_changes(before, self._last, jobs, self._effect):
             self._publish(changes)
 
     def _observe(self) -> Observation:
-        remediations = self._last.remediations
-        if self._jobs.changes != self._jobs_changes:
-            self._jobs_changes = self._jobs.changes
-            remediations = {remediation.key: remediation for remediation in self._jobs}
         return Observation(
-            remediations=remediations,
             sync=self._state.sync(),
             leadership=self._state.leadership(),
             pause=self._state.pause(),

@@ -17,6 +17,7 @@ from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 from openfero_gitops.domain.sync import RefusedRevision, SyncStatus
+from openfero_gitops.jobs.view import View
 from openfero_gitops.web.stream.changes import MAX_CHANGES, Observation, list_changes
 from openfero_gitops.web.stream.models import (
     AlertHeard,
@@ -38,14 +39,24 @@ NOW = datetime(2026, 11, 30, 3, 4, 5, tzinfo=UTC)
 REVISION = Revision("https://git.example/operarios", "main", "a" * 40)
 
 
-def observed(*remediations: Remediation, **members: Any) -> Observation:
-    """Make an observation of some remediations."""
-    return Observation({job.key: job for job in remediations}, **members)
+def observed(*remediations: Remediation, **members: Any) -> tuple[View, Observation]:
+    """Make an observation, and a view of some remediations."""
+    view = View()
+    for job in remediations:
+        view.apply(replace(job, resource_version="1"))
+    return view, Observation(**members)
 
 
-def changes(before: Observation, after: Observation) -> list[EventBody]:
+def changes(before: tuple[View, Observation], after: tuple[View, Observation]) -> list[EventBody]:
     """Compare two observations; every remediation has the effect `pending`."""
-    return list_changes(before, after, lambda _: Effect.PENDING)
+    (view, old), (later, new) = before, after
+    record = view.record_changes()
+    for job in list(view):
+        if later.get(job.key) is None:
+            view.remove(job.key, job.uid)
+    for job in later:
+        view.apply(replace(job, resource_version="2"))
+    return list_changes(old, new, record.take(), lambda _: Effect.PENDING)
 
 
 def test_a_new_remediation() -> None:
@@ -114,7 +125,7 @@ def test_too_many_changes_are_a_reset() -> None:
     """If more remediations change at once than are worth an event each, one reset is sent."""
     job = pages.remediation("HostDown", Phase.WAITING, NOW)
     jobs = [
-        replace(job, key=replace(job.key, name=f"job-{number}"))
+        replace(job, key=replace(job.key, name=f"job-{number}"), uid=str(number))
         for number in range(MAX_CHANGES + 1)
     ]
     assert len(changes(observed(), observed(*jobs[1:]))) == MAX_CHANGES

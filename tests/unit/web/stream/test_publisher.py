@@ -107,6 +107,7 @@ def test_a_list_of_many_jobs_is_one_event() -> None:
             replace(
                 stage.job,
                 key=replace(stage.job.key, name=f"job-{number}"),
+                uid=str(number),
                 resource_version=str(number + 10),
             )
         )
