@@ -129,7 +129,8 @@ class Meter:
         return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, targets))
 
 
-def _ran(action: Callable[[], object]) -> Cost:
+def ran(action: Callable[[], object]) -> Cost:
+    """Return what an action has cost."""
     meter = Meter()
     action()
     return meter.read()
@@ -162,13 +163,13 @@ async def _changes(fleet: Fleet, folder: Path, commits: list[str]) -> None:
     ours, bare = [], []
     for _ in range(ROUNDS):
         ours.append(await _synced(syncer))
-        bare.append(_ran(lambda: _git("ls-remote", fleet.url, "refs/heads/main")))
+        bare.append(ran(lambda: _git("ls-remote", fleet.url, "refs/heads/main")))
     _row("unchanged ref", ours, bare, "git ls-remote", 2)
     ours, bare = [], []
     for commit in commits:
         fleet.publish(commit)
         ours.append(await _synced(syncer))
-        bare.append(_ran(lambda: _git("-C", str(clone), "fetch", "--quiet", "origin", "main:main")))
+        bare.append(ran(lambda: _git("-C", str(clone), "fetch", "--quiet", "origin", "main:main")))
         assert syncer.catalog is not None
         assert syncer.catalog.revision.commit == commit
     _row("one file changed", ours, bare, "git fetch", 5)
@@ -199,7 +200,7 @@ def main() -> None:
             ours.append(Cost(wall, cpu))
             peaks.append(peak)
             clone = folder / f"bare-{number}.git"
-            bare.append(_ran(lambda clone=clone: bare_first(fleet.url, clone)))
+            bare.append(ran(lambda clone=clone: bare_first(fleet.url, clone)))
             shutil.rmtree(cache)
         _row("first sync", ours, bare, "git clone, cat-file --batch, CSafeLoader", 2)
         asyncio.run(_changes(fleet, folder, later))

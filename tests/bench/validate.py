@@ -1,25 +1,35 @@
-"""`validate` as users run it, compared with reading and parsing the same files.
+"""`validate` as users run it, compared with kubeconform and with plain parsing.
 
-Every figure is of a complete process, from the shell to its exit; the plain work runs
-in turn with it, so that a slow machine slows both.
+Every figure is of complete processes, from the shell to their exit; the other command runs in turn
+with ours, so that a slow machine slows both. Time is compared on the clock and as processor time.
+
+kubeconform validates Jobs against the same schema and does nothing else: no rule about what a
+schema cannot express, no scripts, no options, no files that refer to each other.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openfero_gitops.author.report import FORMATS
-from tests.bench.git import bare_first
+from tests.bench.figures import Figure, Measured
+from tests.bench.git import Cost, bare_first, ran
 from tests.support.fleet import Fleet, operarios
+from tests.support.kubeconform import require_kubeconform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.support.kubeconform import Kubeconform
 
 SMALL, LARGE = 50, 10_000
 ROUNDS = {SMALL: 9, LARGE: 3}
+GOAL = 4
 # The minimum for any tool: start Python, load a parser, read and parse every file.
 BARE = """\
 import pathlib, sys, yaml
@@ -28,47 +38,110 @@ for file in pathlib.Path(sys.argv[1]).rglob("*.yaml"):
 """
 
 
-def main() -> None:
-    """Run the benchmark and print its table."""
+def main() -> Measured:
+    """Run the benchmark."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        files = operarios(SMALL)
-        for path, content in files.items():
-            (folder / "small" / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "small" / path).write_bytes(content)
-        fleet = Fleet(folder / "origin.git")
-        fleet.commit(operarios(LARGE))
-        fleet.publish(fleet.write()[0])
-        print("validate: whole processes; medians, s")
-        print(f"{'':>24} {'ours':>7} {'bare':>7} {'ratio':>6} {'goal':>5}")
-        for form in FORMATS:
-            ours, bare = [], []
-            for _ in range(ROUNDS[SMALL]):
-                ours.append(_validate(folder / "small", "--format", form))
-                bare.append(_run("-c", BARE, folder / "small"))
-            _row(f"{SMALL} files, {form}", ours, bare, "python, CSafeLoader", None)
-        ours, bare = [], []
-        for number in range(ROUNDS[LARGE]):
-            ours.append(_validate(fleet.url))
-            clone = folder / f"clone-{number}"
-            bare.append(bare_first(fleet.url, clone))
-            shutil.rmtree(clone)
-        _row(f"{LARGE} files by URL", ours, bare, "git clone, CSafeLoader", 4)
+        figures = [*_starts(), *_small(folder / "small"), *_large(folder)]
+    return Measured(figures, f"Ratios of whole processes; the goal is at most {GOAL}.")
 
 
-def _validate(source: Path | str, *options: str) -> float:
-    return _run("-m", "openfero_gitops", "validate", source, *options)
+def _starts() -> Iterator[Figure]:
+    """Measure what every command costs before it does anything."""
+    ours, bare = _compared(
+        ROUNDS[SMALL], lambda: _python("-m", "openfero_gitops", "--help"), lambda: _python("-c", "")
+    )
+    yield Figure.of("--help", [cost.cpu for cost in ours], "s of processor time")
+    yield Figure.of("python without imports", [cost.cpu for cost in bare], "s of processor time")
 
 
-def _run(*arguments: str | Path) -> float:
-    """Run Python to its end; return the seconds that it took."""
+def _small(folder: Path) -> Iterator[Figure]:
+    _write(folder, operarios(SMALL))
+    for form in FORMATS:
+        ours, bare = _compared(
+            ROUNDS[SMALL],
+            lambda form=form: _validate(folder, "--format", form),
+            lambda: _python("-c", BARE, folder),
+        )
+        yield _ratio(f"{SMALL} files, {form} / CSafeLoader: time", "wall", ours, bare)
+
+
+def _large(folder: Path) -> Iterator[Figure]:
+    files = operarios(LARGE)
+    _write(folder / "large", files)
+    kubeconform = require_kubeconform(folder)
+    _require_verdicts(kubeconform, folder / "broken", files)
+    ours, other = _compared(
+        ROUNDS[LARGE],
+        lambda: _validate(folder / "large"),
+        lambda: _accepted(kubeconform, folder / "large"),
+    )
+    name = f"{LARGE} files"
+    yield _ratio(f"{name} / kubeconform: time", "wall", ours, other, GOAL)
+    yield _ratio(f"{name} / kubeconform: processor time", "cpu", ours, other, GOAL)
+    yield Figure.of(f"{name}: processor time", [cost.cpu for cost in ours], "s")
+    yield Figure.of(f"{name}, kubeconform: processor time", [cost.cpu for cost in other], "s")
+    yield from _by_url(folder, files)
+
+
+def _by_url(folder: Path, files: Mapping[str, bytes]) -> Iterator[Figure]:
+    """Compare with git clone and a parser, for a repository that is not cloned yet."""
+    fleet = Fleet(folder / "origin.git")
+    fleet.commit(files)
+    fleet.publish(fleet.write()[0])
+    clone = folder / "clone"
+
+    def bare() -> None:
+        bare_first(fleet.url, clone)
+        shutil.rmtree(clone)
+
+    ours, plain = _compared(ROUNDS[LARGE], lambda: _validate(fleet.url), bare)
+    name = f"{LARGE} files by URL / git clone, CSafeLoader"
+    yield _ratio(f"{name}: time", "wall", ours, plain, GOAL)
+    yield _ratio(f"{name}: processor time", "cpu", ours, plain, GOAL)
+
+
+def _compared(
+    rounds: int, ours: Callable[[], object], other: Callable[[], object]
+) -> tuple[list[Cost], list[Cost]]:
+    """Run two commands in turn; return what each run of them has cost."""
+    costs = [(ran(ours), ran(other)) for _ in range(rounds)]
+    return [cost for cost, _ in costs], [cost for _, cost in costs]
+
+
+def _ratio(
+    name: str, kind: str, ours: Sequence[Cost], other: Sequence[Cost], goal: float | None = None
+) -> Figure:
+    """Divide what our runs have cost by what the other command's have cost in the same round."""
+    ratios = [
+        getattr(cost, kind) / getattr(base, kind) for cost, base in zip(ours, other, strict=True)
+    ]
+    return Figure.of(name, ratios, goal=goal)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+
+
+def _validate(source: Path | str, *options: str) -> None:
+    _python("-m", "openfero_gitops", "validate", source, *options)
+
+
+def _python(*arguments: str | Path) -> None:
     argv = [sys.executable, *map(str, arguments)]
-    began = time.perf_counter()
     subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - began
 
 
-def _row(name: str, ours: list[float], bare: list[float], note: str, goal: int | None) -> None:
-    ours_s, bare_s = statistics.median(ours), statistics.median(bare)
-    shown = f"{goal}" if goal else "-"
-    print(f"{name:>24} {ours_s:>7.2f} {bare_s:>7.2f} {ours_s / bare_s:>6.2f} {shown:>5}  {note}")
+def _accepted(kubeconform: Kubeconform, folder: Path) -> None:
+    done = kubeconform.run(folder)
+    assert f"Valid: {LARGE}, Invalid: 0, Errors: 0" in done.stdout, done.stdout + done.stderr
+
+
+def _require_verdicts(kubeconform: Kubeconform, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Fail unless kubeconform uses the schema: it must reject a field that no Job has."""
+    path, content = next(item for item in files.items() if b"kind: Job" in item[1])
+    _write(folder, {path: content.replace(b"\nspec:\n", b"\nspec:\n  unknown: 1\n", 1)})
+    done = kubeconform.run(folder)
+    assert "Invalid: 1" in done.stdout, done.stdout + done.stderr
