@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 _MAX_CONCURRENT_WRITES: Final = 8
 #: Failed writes after which a pass sends no more: the API server has a problem.
 _MAX_FAILURES_PER_PASS: Final = 32
-#: Changes within this time are handled in one pass.
+#: Between two passes: changes within this time are handled in one pass.
 _BATCH_WINDOW_SECONDS: Final = 0.01
 #: Pause after a pass with a failed write, also if Jobs changed.
 _MIN_RETRY_SECONDS: Final = 1.0
@@ -162,6 +162,7 @@ class Admitter:
             while not term.closing.is_set():
                 changed.clear()
                 idle_seconds = await self._pass(state)
+                ended = _loop_time()
                 if state.failures:
                     retry_seconds = min(state.retry_after_seconds, _MAX_RETRY_SECONDS)
                     await _wait_for_any(max(_MIN_RETRY_SECONDS, retry_seconds), term.closing)
@@ -169,8 +170,10 @@ class Admitter:
                 await _wait_for_any(idle_seconds, term.closing, changed)
                 if changed.is_set():
                     # In a storm Jobs change all the time: deciding must not block deliveries.
+                    # The first change after a while does not wait.
                     idle_seconds = max(_BATCH_WINDOW_SECONDS, state.busy_seconds * _IDLE_PER_BUSY)
-                    await _wait_for_any(idle_seconds, term.closing)
+                    if (seconds_left := ended + idle_seconds - _loop_time()) > 0:
+                        await _wait_for_any(seconds_left, term.closing)
             # A pass has waited for the answers to all its writes.
             settled = state.complete and not state.unconfirmed
             _log.info(
@@ -223,8 +226,9 @@ class Admitter:
         now = self._now()
         # Before every namespace has been listed it is unknown what is running: decide nothing.
         jobs = list(self._view) if self._view.complete else []
+        judged = jobs if self._view.waiting else []  # there is nothing to decide on the others
         decisions = decide(
-            [self._assumed(job, state) for job in with_requirements(jobs, catalog)],
+            [self._assumed(job, state) for job in with_requirements(judged, catalog)],
             catalog.envelope if catalog else None,
             pause=pause,
             now=now,

@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 #: Age in seconds at which the ConfigMap is read again to decide.
 _MAX_AGE_SECONDS: Final = 1.0
-#: Seconds between two reads on a replica that only shows the pause.
+#: The same to show the pause, and to notice requests.
 _POLL_SECONDS: Final = 5.0
 _UNREAD: Final = Pause(PauseCause.UNKNOWN, f"ConfigMap {NAME} has not been read yet")
 
@@ -108,20 +108,22 @@ class Control:
         """Read the ConfigMap regularly, also on replicas that do not lead, until cancelled."""
         while True:
             try:
-                await self.read_pause()
+                await self.read_pause(_POLL_SECONDS)
                 self._log_change()
             except Exception:  # noqa: BLE001 - nothing here may end the replica
                 _log.exception("cannot check for a pause", configmap=NAME)
-            await asyncio.sleep(_POLL_SECONDS)
+            # A leader reads more often, to decide.
+            age = self._clock() - (self._read_at or 0.0)
+            await asyncio.sleep(min(max(_POLL_SECONDS - age, _MAX_AGE_SECONDS), _POLL_SECONDS))
 
-    async def read_pause(self) -> Pause | None:
-        """What pauses admission, at most a second old unless the API server fails.
+    async def read_pause(self, max_age_seconds: float = _MAX_AGE_SECONDS) -> Pause | None:
+        """What pauses admission, at most so old unless the API server fails.
 
         It may have ended by itself, see `Pause.is_over`.
         """
         async with self._lock:  # an answer that is late must not replace a newer one
             now = self._clock()
-            if self._read_at is None or now - self._read_at >= _MAX_AGE_SECONDS:
+            if self._read_at is None or now - self._read_at >= max_age_seconds:
                 self._read_at = now
                 await self._read()
             return self._pause_in_git() or self._pause

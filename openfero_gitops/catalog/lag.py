@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_POLL_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 30.0
 _OUT_OF_SYNC: Final = frozenset({LagState.BEHIND, LagState.APART})
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_POLL_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 30.0
 _MAX_REPORTS: Final = 50
 
 

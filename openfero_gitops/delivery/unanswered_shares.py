@@ -1,7 +1,7 @@
 """Shares the record of unanswered alerts between replicas.
 
 Each replica writes what was delivered to it to a ConfigMap, its share, and reads those of the
-others every two seconds. A share is never changed: a new one is created under a name that is the
+others every three seconds. A share is never changed: a new one is created under a name that is the
 digest of its content, then the old one is deleted. So a replica that dies at any moment leaves at
 least one, and a replica that starts reads what it wrote in an earlier life like any other share.
 
@@ -9,7 +9,7 @@ The leader takes shares that have not been replaced for ten minutes over into it
 them once its own is written. Their replicas are dead, or nothing was delivered to them; in that
 case they write everything again with the next alert. Two leaders at once lose nothing either.
 
-New alerts are written with the next read, so that all replicas know them within five seconds;
+New alerts are written within two seconds, so that all replicas know them within five seconds;
 mere repetitions are written every 30 seconds. If the share is too large to be written that often,
 a small one with the new alerts alone is written first: an *addition*, which the next complete share
 supersedes. A replica that has written as much as it may in 30 seconds, or eight additions, writes
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from openfero_gitops.background import OnChange
+from openfero_gitops.background import OnChange, wait_for_event
 from openfero_gitops.delivery.unanswered import (
     EMPTY,
     RETENTION,
@@ -75,6 +75,8 @@ _ALERTS_PER_TURN: Final = 100
 _ALERTS_PER_TRIMMING: Final = 1000
 #: What is written before complete shares may be: as much as the average rate allows in this time.
 _MAX_DEBT_SECONDS: Final = 30.0
+#: Without new alerts the next read is so many polls later than with some.
+_IDLE_POLLS: Final = 0.5
 #: After this time what was not heard for too long is removed, if nothing else changes the record.
 _MERGE_SECONDS: Final = 60.0
 _MAX_ADDITIONS: Final = 8
@@ -87,7 +89,7 @@ class SharingPace:
     """How often a replica reads and writes.
 
     Args:
-        poll: between two reads of the shares; also the shortest time between two writes.
+        poll: the shortest time between two reads of the shares, and between two writes.
         repetitions: between two writes if no new alert came.
         fold_after: the age at which the leader takes over a share.
         bytes_per_second: what a replica writes at most, on average.
@@ -227,7 +229,9 @@ class UnansweredAlerts:
                 self._error.set(str(error))
             else:
                 self._error.clear()
-            await asyncio.sleep(self._pace.poll.total_seconds())
+            poll_seconds = self._pace.poll.total_seconds()
+            await asyncio.sleep(poll_seconds)
+            await wait_for_event(self._news, poll_seconds * _IDLE_POLLS)
 
     async def _share_once(self) -> None:
         await self._read()
