@@ -12,7 +12,7 @@ from openfero_gitops.domain.errors import OpenFeroError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +38,17 @@ async def in_turns(values: Iterable[_T]) -> AsyncIterator[_T]:
         if number % _VALUES_PER_TURN == _VALUES_PER_TURN - 1:
             await asyncio.sleep(0)
         yield value
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]], name: str) -> None:
+    """Run works at the same time, in tasks with this name; a single one needs no task."""
+    works = list(works)
+    if len(works) == 1:
+        await works[0]
+    elif works:
+        async with asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(work, name=name)
 
 
 async def in_thread(work: Callable[[], _T], stop: threading.Event, name: str = "thread") -> _T:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from openfero_gitops.background import in_turns
+from openfero_gitops.background import in_turns, together
 from openfero_gitops.delivery.attempt import jobs_to_keep
 from openfero_gitops.delivery.pairs import is_later_member, is_resolved_by
 from openfero_gitops.domain.alert import Status, incident_digest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.delivery.pairs import Identity
-    from openfero_gitops.domain.alert import Alert
+    from openfero_gitops.domain.alert import Alert, Occurrence
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Jobs
@@ -52,11 +52,6 @@ class IncidentRecorder:
         self._requests = requests
         self._replica_labels = replica_labels
 
-    def incident(self, alert: Alert, status: Status) -> str:
-        """Return the digest of the incident of an alert, in this or another state."""
-        replica_labels = replica_labels_in(alert.labels, self._replica_labels)
-        return incident_digest(without(alert.labels, replica_labels), status)
-
     async def record_resolved(self, alerts: Iterable[Alert], received_at: datetime) -> None:
         """Record on every firing Job of resolved alerts that they were resolved.
 
@@ -65,7 +60,8 @@ class IncidentRecorder:
         """
         resolved_at: dict[str, datetime] = {}
         async for alert in in_turns(alerts):
-            incident = self.incident(alert, Status.FIRING)
+            replica_labels = replica_labels_in(alert.labels, self._replica_labels)
+            incident = incident_digest(without(alert.labels, replica_labels), Status.FIRING)
             moment = alert.ends_at or received_at
             resolved_at[incident] = max(moment, resolved_at.get(incident, moment))
         if not resolved_at:
@@ -112,19 +108,21 @@ class IncidentRecorder:
     async def record_delivered(
         self,
         alerts: Mapping[Identity, Alert],
+        occurrences: Mapping[Identity, Occurrence],
         own: Mapping[Identity, JobKey | None],
         remember: timedelta,
         received_at: datetime,
     ) -> None:
         """Record that alerts were delivered: extend how long their Jobs are remembered.
 
-        If a firing alert should have been healed by now, that is recorded with it. `own` has the
-        Job of each alert that has one. A failed write is left to the next delivery.
+        If a firing alert should have been healed by now, that is recorded with it. `occurrences`
+        are those of the alerts, and `own` has the Job of each alert that has one. A failed write is
+        left to the next delivery.
         """
         kept: dict[JobKey, Remediation] = {}
         still_firing: dict[JobKey, Remediation] = {}
         async for identity, alert in in_turns(alerts.items()):
-            jobs = self._view.of_incident(self.incident(alert, alert.status))
+            jobs = self._view.of_incident(occurrences[identity].incident)
             for job in jobs_to_keep(jobs):
                 if received_at - job.delivered_at > remember / 10 or (
                     job.key == own.get(identity)
@@ -140,14 +138,15 @@ class IncidentRecorder:
                 still_firing.update(
                     (job.key, job) for job in jobs if is_still_firing(job, starts_at, received_at)
                 )
-        async with asyncio.TaskGroup() as tasks:
-            for job in {**kept, **still_firing}.values():
-                patch: patches.Patch = []
-                if job.key in still_firing:
-                    patch += patches.still_firing(job, received_at)
-                if job.key in kept:
-                    patch += patches.keep_alive(job, received_at, _ttl(job, remember, received_at))
-                tasks.create_task(self._record(job, patch), name="record a delivery")
+        writes = []
+        for job in {**kept, **still_firing}.values():
+            patch: patches.Patch = []
+            if job.key in still_firing:
+                patch += patches.still_firing(job, received_at)
+            if job.key in kept:
+                patch += patches.keep_alive(job, received_at, _ttl(job, remember, received_at))
+            writes.append(self._record(job, patch))
+        await together(writes, "record a delivery")
 
     async def _record(self, job: Remediation, patch: patches.Patch) -> None:
         try:

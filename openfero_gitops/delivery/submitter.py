@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.background import OnChange, in_turns
+from openfero_gitops.background import OnChange, in_turns, together
 from openfero_gitops.delivery.answers import all_failed, failed, of_other_member, with_invalid
 from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.delivery.match import NoMatch, match
@@ -178,16 +178,26 @@ class Submitter:
             alerts.setdefault(identity_of(alert), alert)
         expected_items = len(alerts)
         dropped = {key: alerts.pop(key) for key in still_firing(alerts, self._replica_labels)}
+        occurrences = {
+            key: Occurrence.of(
+                alert, delivery.id, 1, replica_labels_in(alert.labels, self._replica_labels)
+            )
+            for key, alert in alerts.items()
+        }
         reason = Reason.STILL_FIRING
         items = {key: Item(dropped[key], Outcome.NO_MATCH, reason, reason.text) for key in dropped}
         earlier = earlier_starts(alerts.values(), dropped.values(), self._replica_labels)
 
-        async def submit(status: Status) -> None:
-            await self._submit_all(_with_status(alerts, status), earlier, catalog, delivery, items)
+        firing = _with_status(alerts, Status.FIRING)
+        resolved = _with_status(alerts, Status.RESOLVED)
+
+        async def submit(alerts: Mapping[Identity, Alert]) -> None:
+            await self._submit_all(
+                alerts, occurrences, earlier, catalog=catalog, delivery=delivery, items=items
+            )
 
         async def process_resolved() -> None:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
-            resolved = _with_status(alerts, Status.RESOLVED)
             try:
                 await self._recorder.record_resolved(resolved.values(), delivery.received_at)
             except ApiError as error:
@@ -196,16 +206,16 @@ class Submitter:
                 for identity, alert in resolved.items():
                     items[identity] = failed(alert, _reason_of(error), str(error))
             else:
-                await submit(Status.RESOLVED)
+                await submit(resolved)
 
+        works = [process_resolved()] if resolved else []
+        works += [submit(firing)] if firing else []
         try:
             async with asyncio.timeout(self._limits.deadline_seconds):
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(process_resolved(), name="process resolved alerts")
-                    tasks.create_task(submit(Status.FIRING), name="process firing alerts")
+                await together(works, "process alerts")
                 own = {identity: item.job for identity, item in items.items()}
                 await self._recorder.record_delivered(
-                    alerts, own, catalog.envelope.remember, delivery.received_at
+                    alerts, occurrences, own, catalog.envelope.remember, delivery.received_at
                 )
         except TimeoutError:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
@@ -216,7 +226,9 @@ class Submitter:
     async def _submit_all(
         self,
         alerts: Mapping[Identity, Alert],
+        occurrences: Mapping[Identity, Occurrence],
         earlier: Mapping[Identity, datetime],
+        *,
         catalog: Catalog,
         delivery: Delivery,
         items: dict[Identity, Item],
@@ -238,23 +250,34 @@ class Submitter:
             for common, members in pending:
                 # The earliest start counts, as when Alertmanager merges equal alerts.
                 first, operario = min(members, key=lambda member: start_of(member[0]))
-                alert = self._with_start_of_pair(alerts[first], earlier.get(common), delivery)
-                item = await self._submit(alert, operario, catalog, delivery)
+                alert, occurrence = alerts[first], occurrences[first]
+                start = self._start_of_pair(alert, occurrence, earlier.get(common), delivery)
+                if start != alert.starts_at:
+                    alert = replace(alert, starts_at=start)
+                    occurrence = replace(occurrence, starts_at=start)
+                item = await self._submit(alert, occurrence, operario, catalog, delivery)
                 for identity, _ in members:
-                    items[identity] = of_other_member(item, alerts[identity])
-                items[first] = replace(item, alert=alerts[first])
+                    if identity != first:
+                        items[identity] = of_other_member(item, alerts[identity])
+                items[first] = (
+                    item if alert is alerts[first] else replace(item, alert=alerts[first])
+                )
 
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(len(matches), self._limits.requests)):
-                workers.create_task(work(), name="submit")
+        workers = min(len(matches), self._limits.requests)
+        await together((work() for _ in range(workers)), "submit")
 
     async def _submit(
-        self, alert: Alert, operario: Operario, catalog: Catalog, delivery: Delivery
+        self,
+        alert: Alert,
+        first: Occurrence,
+        operario: Operario,
+        catalog: Catalog,
+        delivery: Delivery,
     ) -> Item:
-        attempt = self._newest_attempt(alert)
+        """Submit an alert; `first` is the occurrence of its first attempt."""
+        attempt = self._newest_attempt(first)
         while True:
-            replica_labels = replica_labels_in(alert.labels, self._replica_labels)
-            occurrence = Occurrence.of(alert, delivery.id, attempt, replica_labels)
+            occurrence = first if attempt == 1 else replace(first, attempt=attempt)
             key = job_key(occurrence, operario, self._jobs_namespace)
             # Rendering is inside, so that a large group does not block the event loop.
             async with self._requests:
@@ -277,10 +300,11 @@ class Submitter:
                             jobs_namespace=self._jobs_namespace,
                             attempt=attempt,
                             replica_labels=self._replica_labels,
+                            occurrence=occurrence,
                         )
                         existing = await self._create(rendered)
                 except _AttemptDeleted:
-                    attempt = self._newest_attempt(alert)
+                    attempt = self._newest_attempt(first)
                     continue
                 except ApiError as error:
                     self._note_api_error(error)
@@ -300,10 +324,10 @@ class Submitter:
                 return Item(alert, Outcome.EXISTS, operario=name, job=key)
             attempt = existing.attempt + 1
 
-    def _with_start_of_pair(
-        self, alert: Alert, earlier: datetime | None, delivery: Delivery
-    ) -> Alert:
-        """Give a firing alert of one member of a pair the start under which the pair has its Job.
+    def _start_of_pair(
+        self, alert: Alert, occurrence: Occurrence, earlier: datetime | None, delivery: Delivery
+    ) -> datetime | None:
+        """Return the start of an alert, or that under which a pair has the Job of a firing alert.
 
         `earlier` is the start of another member, if that is resolved and began before this one.
         """
@@ -312,18 +336,17 @@ class Submitter:
             or alert.starts_at is None
             or self._replica_labels.isdisjoint(alert.labels)
         ):
-            return alert
-        jobs = self._view.of_incident(self._recorder.incident(alert, Status.FIRING))
-        start = known_start(earlier or alert.starts_at, jobs, delivery.received_at)
-        return alert if start == alert.starts_at else replace(alert, starts_at=start)
+            return alert.starts_at
+        jobs = self._view.of_incident(occurrence.incident)
+        return known_start(earlier or alert.starts_at, jobs, delivery.received_at)
 
-    def _newest_attempt(self, alert: Alert) -> int:
+    def _newest_attempt(self, occurrence: Occurrence) -> int:
         """Return the attempt to begin with: earlier ones are over, whether or not they exist.
 
         Newer attempts that the view does not have yet are found from there.
         """
-        incident = self._view.of_incident(self._recorder.incident(alert, alert.status))
-        return max((job.attempt for job in _same_start(alert.starts_at, incident)), default=1)
+        incident = self._view.of_incident(occurrence.incident)
+        return max((job.attempt for job in _same_start(occurrence.starts_at, incident)), default=1)
 
     def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
         incident = self._view.of_incident(latest.incident)

@@ -134,7 +134,7 @@ class Occurrence:
             ["occurrence", sorted(self.labels.items()), moment, self.status.value, self.attempt]
         )
 
-    @property
+    @cached_property
     def incident(self) -> str:
         """The digest of labels and state alone: independent of a wobbling startsAt."""
         return incident_digest(self.labels, self.status)

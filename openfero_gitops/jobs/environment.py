@@ -9,11 +9,11 @@ name would be invalid, or equal to that of another label, is only in `OPENFERO_A
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.text import canonical_json, listed, printable
 from openfero_gitops.domain.timestamp import format_time
 
@@ -129,7 +129,7 @@ def variables(
 def why_missing(variable: str, record: AlertRecord, limits: RecordLimits) -> str:
     """Why an alert has no variable of this name, as a clause."""
     for kind, prefix in (("annotations", _ANNOTATION_PREFIX), ("labels", PREFIX)):
-        sharing = sorted(_by_variable(prefix, record.values[kind], limits).get(variable, ()))
+        sharing = _by_variable(prefix, record.values[kind], limits).get(variable, ())
         if len(sharing) > 1:
             shown = listed(printable(name, _MAX_SHOWN_CHARACTERS) for name in sharing)
             return (
@@ -141,21 +141,26 @@ def why_missing(variable: str, record: AlertRecord, limits: RecordLimits) -> str
 
 def _named(prefix: str, values: Mapping[str, str], limits: RecordLimits) -> dict[str, str]:
     named = _by_variable(prefix, values, limits)
-    # Sorted by the label or annotation.
-    only = sorted((keys[0], name) for name, keys in named.items() if len(keys) == 1)
-    return {name: values[key] for key, name in only}
+    return {name: values[keys[0]] for name, keys in named.items() if len(keys) == 1}
 
 
 def _by_variable(
     prefix: str, values: Mapping[str, str], limits: RecordLimits
 ) -> dict[str, list[str]]:
-    """The names of labels or annotations by the name of the variable that they would have."""
-    valid, table = _naming(limits.separators)
-    named: dict[str, list[str]] = defaultdict(list)
-    for key in values:
-        if valid.fullmatch(key):
-            named[prefix + key.upper().translate(table)].append(key)
+    """The names of labels or annotations, sorted, by the variable that they would have."""
+    named: dict[str, list[str]] = {}
+    for key in sorted(values):
+        if name := _variable(key, prefix, limits.separators):
+            named.setdefault(name, []).append(key)
     return named
+
+
+# Alerts have the same few names.
+@cache_short_texts(max_entries=1024, max_characters=128)
+def _variable(key: str, prefix: str, separators: str) -> str:
+    """Return the variable of a label or annotation; empty if the name cannot be one."""
+    valid, table = _naming(separators)
+    return prefix + key.upper().translate(table) if valid.fullmatch(key) else ""
 
 
 @cache

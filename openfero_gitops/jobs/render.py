@@ -6,7 +6,6 @@ too: it carries the refusal and none of the alert's data, so that people see it.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
@@ -89,6 +88,7 @@ def render(
     attempt: int = 1,
     renderer: int = RENDERER,
     replica_labels: frozenset[str] = REPLICA_LABELS,
+    occurrence: Occurrence | None = None,
 ) -> Rendered:
     """Build the Job of one alert occurrence, as a version of the renderer does.
 
@@ -103,31 +103,35 @@ def render(
         renderer: version of the renderer.
         replica_labels: the labels that do not identify an alert. Those that it has are recorded,
             so that the Job can be rendered again after the setting was changed.
+        occurrence: of the attempt, if the caller has it: its digests take a while.
+
+    The manifest shares objects with the operario, and must not be changed.
     """
     limits = environment.LIMITS[renderer]
     is_older = renderer < _FIRST_WITH_FORMS
     grammar = template.ALL_FIELDS if is_older else template.grammar_of(operario.form)
     # Cut as it is recorded, so that the Job can be rendered again from its own annotations.
-    delivery = dataclasses.replace(
-        delivery, group_key=environment.cut_group_key(delivery.group_key, limits)
-    )
+    group_key = environment.cut_group_key(delivery.group_key, limits)
+    if group_key != delivery.group_key:
+        delivery = dataclasses.replace(delivery, group_key=group_key)
     replica = replica_labels_in(alert.labels, replica_labels)
-    occurrence = Occurrence.of(alert, delivery.id, attempt, replica)
+    if occurrence is None:
+        occurrence = Occurrence.of(alert, delivery.id, attempt, replica)
     key = job_key(occurrence, operario, jobs_namespace)
     record = environment.record_alert(alert, limits)
     record_text = record.text
     refusal: Reason | None = None
     message = ""
-    spec = _spec(operario, envelope)
+    # Without alert data: if somebody starts a Job in spite of a refusal, no value of the alert
+    # reaches a command.
+    spec = authored = _spec(operario, envelope)
     target_text = target(alert, operario, replica)
     if record.fits:
         try:
-            _inject(spec, _Values(record, delivery, operario.origin.commit, limits), grammar)
+            values = _Values(record, delivery, operario.origin.commit, limits)
+            spec = _with_alert(authored, values, grammar)
         except RenderRefusal as error:
             refusal, message = error.reason, str(error)[:_MAX_TEXT_CHARACTERS]
-            # The author's text without alert data: if somebody starts the Job in spite of the
-            # refusal, no value of the alert reaches a command.
-            spec = _spec(operario, envelope)
     else:
         refusal = Reason.TOO_LARGE
         message = (
@@ -155,7 +159,7 @@ def render(
         if refusal is None:
             refusal = Reason.TOO_LARGE
             message = "the Job's annotations would exceed Kubernetes' limit of 256 KiB"
-            spec = _spec(operario, envelope)
+            spec = authored
     if refusal is not None:
         annotations[keys.DECISION] = "refused"
         annotations[keys.REASON] = refusal.value
@@ -254,14 +258,17 @@ def _annotations(
 
 
 def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
-    """Copy the author's spec, suspended, with the envelope's defaults for missing fields."""
+    """Return the author's spec, suspended, with the envelope's defaults for missing fields.
+
+    The values of its fields are the author's own.
+    """
     defaults = envelope.defaults
     spec: dict[str, Any] = {
         "backoffLimit": defaults.backoff_limit,
         "activeDeadlineSeconds": defaults.active_deadline_seconds,
         "podReplacementPolicy": defaults.pod_replacement_policy,
         "ttlSecondsAfterFinished": defaults.ttl_seconds_after_finished,
-        **copy.deepcopy(dict(operario.job["spec"])),
+        **operario.job["spec"],
         "suspend": True,
     }
     if "backoffLimitPerIndex" in spec and "backoffLimit" not in operario.job["spec"]:
@@ -323,27 +330,51 @@ class _Values:
         return environment.why_missing(variable, self.record, self.limits)
 
 
-def _inject(spec: dict[str, Any], values: _Values, grammar: template.Grammar) -> None:
-    """Put the alert into every container: variables, field references, checked arguments."""
+def _with_alert(
+    spec: Mapping[str, Any], values: _Values, grammar: template.Grammar
+) -> dict[str, Any]:
+    """Put the alert into every container: variables, field references, checked arguments.
+
+    What does not depend on the alert is shared with `spec`, which stays as it is.
+    """
     pod = spec["template"]["spec"]
     injected = values.variables()
-    for container in (*pod.get("initContainers", ()), *pod.get("containers", ())):
-        own: list[dict[str, Any]] = container.get("env", [])
-        _check_references(container, own, injected, values, grammar)
-        for variable in own:
-            if isinstance(variable.get("value"), str):
-                variable["value"] = _substituted(variable, values, grammar)
-        for part in ("command", "args"):
-            if part in container:
-                container[part] = [
-                    template.substitute(word, values.argument, grammar) for word in container[part]
-                ]
-        defined = {variable["name"] for variable in own}
-        container["env"] = [
-            {"name": name, "value": template.escape(value)}
-            for name, value in injected.items()
-            if name not in defined
-        ] + own
+    escaped = {name: template.escape(value) for name, value in injected.items()}
+    containers = {
+        kind: [
+            _container_with_alert(container, injected, escaped, values, grammar)
+            for container in pod[kind]
+        ]
+        for kind in ("initContainers", "containers")
+        if kind in pod
+    }
+    return {**spec, "template": {**spec["template"], "spec": {**pod, **containers}}}
+
+
+def _container_with_alert(
+    container: Mapping[str, Any],
+    injected: Mapping[str, str],
+    escaped: Mapping[str, str],
+    values: _Values,
+    grammar: template.Grammar,
+) -> dict[str, Any]:
+    """Put the alert into a container; `injected` are its variables, `escaped` as they are set."""
+    own: list[dict[str, Any]] = container.get("env", [])
+    _check_references(container, own, injected, values, grammar)
+    substituted = [
+        {**variable, "value": _substituted(variable, values, grammar)}
+        if isinstance(variable.get("value"), str)
+        else variable
+        for variable in own
+    ]
+    words = {
+        part: [template.substitute(word, values.argument, grammar) for word in container[part]]
+        for part in ("command", "args")
+        if part in container
+    }
+    defined = {variable["name"] for variable in own}
+    env = [{"name": name, "value": value} for name, value in escaped.items() if name not in defined]
+    return {**container, **words, "env": env + substituted}
 
 
 def _substituted(variable: Mapping[str, Any], values: _Values, grammar: template.Grammar) -> str:

@@ -98,6 +98,8 @@ def substitute(text: str, value_of: Callable[[Field], str], grammar: Grammar = A
     doubled. Kubernetes turns it back into one, and the value after it cannot make it a reference
     (`${{ .Labels.x }}` if x is `(TOKEN)`, `$({{ .Labels.x }})` if it is `TOKEN`).
     """
+    if "{{" not in text:
+        return text
     parts: list[str] = []
     has_fields = False
     for literal, reference in _pieces(text, grammar):
@@ -110,6 +112,8 @@ def substitute(text: str, value_of: Callable[[Field], str], grammar: Grammar = A
 
 def references(text: str, grammar: Grammar = ALL_FIELDS) -> list[str]:
     """Return the variables that Kubernetes would expand in a text after `substitute`."""
+    if "$(" not in text:
+        return []
     return [
         match["name"]
         for literal, _ in _pieces(text, grammar)
