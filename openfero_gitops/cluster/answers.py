@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,7 +17,7 @@ import msgspec
 from openfero_gitops.cluster.api import Change, WatchEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     import aiohttp
 
@@ -77,41 +76,52 @@ _PAGE: Final = msgspec.json.Decoder(Page)
 _LINE: Final = msgspec.json.Decoder(_Line)
 
 
-@asynccontextmanager
-async def answer_body(
-    response: aiohttp.ClientResponse, max_bytes: int, large_answers: asyncio.Semaphore
-) -> AsyncIterator[bytearray]:
-    """Read the body of a response; a large one holds a slot of `large_answers` within the block.
+class AnswerBody:
+    """The body of a response; a large one holds a slot of `large_answers` within the block.
 
-    Raises:
-        TooLongError: it has more than `max_bytes`; the connection is closed.
+    Entering it raises `TooLongError` if the body has more than `max_bytes`; the connection is
+    closed then.
     """
-    async with AsyncExitStack() as slot:
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, max_bytes: int, large_answers: asyncio.Semaphore
+    ) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+        self._large_answers = large_answers
+        self._holds_slot = False
+
+    async def __aenter__(self) -> bytearray:
+        """Read the body."""
         try:
-            received = await _receive(response, max_bytes, slot, large_answers)
+            return await self._receive()
         except BaseException:
-            response.close()
+            self._response.close()
+            self._release_slot()
             raise
-        yield received
 
+    async def __aexit__(self, *_: object) -> None:
+        """Let another large body be read."""
+        self._release_slot()
 
-async def _receive(
-    response: aiohttp.ClientResponse,
-    max_bytes: int,
-    slot: AsyncExitStack,
-    large_answers: asyncio.Semaphore,
-) -> bytearray:
-    if (response.content_length or 0) > max_bytes:
-        raise TooLongError
-    received = bytearray()
-    while chunk := await response.content.readany():
-        total = len(received) + len(chunk)
-        if total > max_bytes:
+    def _release_slot(self) -> None:
+        if self._holds_slot:
+            self._large_answers.release()
+
+    async def _receive(self) -> bytearray:
+        if (self._response.content_length or 0) > self._max_bytes:
             raise TooLongError
-        if len(received) <= LARGE_BYTES < total:
-            await slot.enter_async_context(large_answers)
-        received += chunk
-    return received
+        received = bytearray()
+        content = self._response.content
+        while chunk := await content.readany():
+            total = len(received) + len(chunk)
+            if total > self._max_bytes:
+                raise TooLongError
+            if total > LARGE_BYTES and not self._holds_slot:
+                await self._large_answers.acquire()
+                self._holds_slot = True
+            received += chunk
+        return received
 
 
 def parse_object(text: _Text, resource: Resource | None = None) -> Object:

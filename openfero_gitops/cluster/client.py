@@ -22,18 +22,20 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+import msgspec
 from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from kubernetes.aio.client import ApiClient
+from yarl import URL
 
 from openfero_gitops import __version__
 from openfero_gitops.cluster.answers import (
     LARGE_ANSWERS,
     MAX_ANSWER_BYTES,
     MAX_ERROR_BYTES,
+    AnswerBody,
     Lines,
     Pages,
     TooLongError,
-    answer_body,
     parse_event,
     parse_object,
 )
@@ -79,6 +81,8 @@ JSON: Final = "application/json"
 METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
 JSON_PATCH: Final = "application/json-patch+json"
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234, section 5.5
+_REPEATED_WRITES: Final = ("PUT", "DELETE")  # by aiohttp
+_ENCODE: Final = msgspec.json.Encoder().encode
 _NO_PATH_SEGMENT: Final = re.compile(r"\.\.?|.*[/%].*|", re.DOTALL)  # apimachinery's rule
 
 
@@ -99,8 +103,9 @@ class KubernetesApi:
                 # Older Pythons may never close the connection of a cancelled request.
                 enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
             ),
+            headers={"User-Agent": client.user_agent},
+            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_only_once,),
         )
         configuration = access.configuration
         self._route: dict[str, Any] = {
@@ -109,7 +114,9 @@ class KubernetesApi:
             "proxy_headers": configuration.proxy_headers,
             "allow_redirects": False,
         }
-        self._server = urlsplit(access.configuration.host).netloc.rpartition("@")[2]
+        self._url = URL(configuration.host)
+        self._path_prefix = self._url.raw_path.rstrip("/")
+        self._server = urlsplit(configuration.host).netloc.rpartition("@")[2]
         self._large_answers = asyncio.Semaphore(LARGE_ANSWERS)
         self._closed = False
 
@@ -194,9 +201,7 @@ class KubernetesApi:
         """POST; `dry_run` asks for `dryRun=All`. See `ApiServer`."""
         query = {"dryRun": "All"} if dry_run else {}
         async with self._within(timeout):
-            response = await self._send(
-                "POST", _path(resource, namespace), timeout, query, body=body
-            )
+            response = await self._send("POST", _path(resource, namespace), query, body=body)
             stored = await self._read(response, resource)
         headers = response.headers.getall("Warning", ())
         warnings = [re.sub(r"\\(.)", r"\1", w) for line in headers for w in _WARNING.findall(line)]
@@ -243,13 +248,18 @@ class KubernetesApi:
         """Read one page, or find that it must be requested again with fewer objects."""
         accept = METADATA if pages.resource.metadata_only else JSON
         query = {**query, **pages.query()}
-        response = await self._send("GET", path, timeout, query, accept=accept)
-        try:
-            async with self._body(response, pages.max_bytes) as text:
-                await pages.read(text)
-        except TooLongError:
-            if not pages.shrink():
-                raise self._too_long(pages.max_bytes) from None
+        async with self._within(timeout):
+            response = await self._send("GET", path, query, accept=accept)
+            if not _succeeded(response):
+                raise await self._refusal(response)
+            try:
+                async with self._body(response, pages.max_bytes) as text:
+                    await pages.read(text)
+            except TooLongError:
+                if not pages.shrink():
+                    raise self._too_long(pages.max_bytes) from None
+            except ValueError as error:
+                raise self._not_json() from error
 
     async def replace(
         self, resource: Resource, namespace: str, body: Object, *, timeout: float = 10.0
@@ -320,7 +330,7 @@ class KubernetesApi:
         path = _path(resource, namespace)
         end = asyncio.get_running_loop().time() + timeout + WATCH_GRACE_SECONDS
         async with self._within(WATCH_START_SECONDS):
-            response = await self._send("GET", path, None, query)
+            response = await self._send("GET", path, query)
             if response.status != 200:  # noqa: PLR2004
                 await self._read(response)
         try:
@@ -358,7 +368,7 @@ class KubernetesApi:
             query["limitBytes"] = str(limit_bytes)
         path = f"{_path(PODS, namespace, name)}/log"
         async with self._within(min(timeout, WATCH_START_SECONDS)):
-            response = await self._send("GET", path, None, query, accept="*/*")
+            response = await self._send("GET", path, query, accept="*/*")
             if not response.ok:
                 await self._read(response)
         try:
@@ -385,34 +395,34 @@ class KubernetesApi:
         resource: Resource | None = None,
     ) -> Object:
         async with self._within(timeout):
-            response = await self._send(method, path, timeout, body=body, content=content)
+            response = await self._send(method, path, body=body, content=content)
             return await self._read(response, resource)
 
     async def _send(
         self,
         method: str,
         path: str,
-        timeout: float | None,
         query: Mapping[str, str] | None = None,
         *,
         body: object = None,
         content: str = JSON,
         accept: str = JSON,
     ) -> aiohttp.ClientResponse:
-        """Send a request and wait for its status; without `timeout`, only connecting is limited."""
-        data = None if body is None else _dumped(body)
-        method, url, headers, _, _ = await self._client.param_serialize(
-            method,
-            path,
-            query_params=query,
-            header_params={"Accept": accept, "Content-Type": content},
-            auth_settings=["BearerToken"],
-        )
-        connect_seconds = min(CONNECT_SECONDS, timeout or CONNECT_SECONDS)
-        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_seconds)
+        """Send a request and wait for its status; only connecting is limited in time."""
+        data = None if body is None else encode_body(body)
+        url = self._url.with_path(self._path_prefix + path, encoded=True)
+        headers = {"Accept": accept, "Content-Type": content}
+        credentials = (await self._access.configuration.auth_settings()).get("BearerToken")
+        if credentials is not None:
+            headers[credentials["key"]] = credentials["value"] or ""
         sent_at = self._clock.seconds() if self._clock else 0.0
         response = await self._session.request(
-            method, url, data=data, headers=headers, timeout=limits, **self._route
+            method,
+            url.with_query(query) if query else url,
+            data=data,
+            headers=headers,
+            middlewares=(_only_once,) if method in _REPEATED_WRITES else (),
+            **self._route,
         )
         if self._clock:
             self._clock.compare(sent_at, response.headers.get("Date"))
@@ -421,31 +431,21 @@ class KubernetesApi:
     async def _read(
         self, response: aiohttp.ClientResponse, resource: Resource | None = None
     ) -> Object:
+        if not _succeeded(response):
+            raise await self._refusal(response)
         try:
             async with self._body(response, MAX_ANSWER_BYTES) as text:
                 return parse_object(text, resource)
         except TooLongError:
             raise self._too_long(MAX_ANSWER_BYTES) from None
-
-    @asynccontextmanager
-    async def _body(
-        self, response: aiohttp.ClientResponse, max_bytes: int
-    ) -> AsyncIterator[bytearray]:
-        """Read a response that reports success; raises `TooLongError` and ApiError."""
-        success = 200 <= response.status <= 299  # noqa: PLR2004
-        if not success:
-            max_bytes = MAX_ERROR_BYTES
-        try:
-            async with answer_body(response, max_bytes, self._large_answers) as text:
-                if not success:
-                    raise self._refusal(response, text)
-                yield text
-        except TooLongError:
-            if success:
-                raise
-            raise self._refusal(response, b"") from None
         except ValueError as error:
-            raise Unavailable(f"{self._server} returned a response that is not JSON") from error
+            raise self._not_json() from error
+
+    def _body(self, response: aiohttp.ClientResponse, max_bytes: int) -> AnswerBody:
+        return AnswerBody(response, max_bytes, self._large_answers)
+
+    def _not_json(self) -> Unavailable:
+        return Unavailable(f"{self._server} returned a response that is not JSON")
 
     def _too_long(self, max_bytes: int) -> Unavailable:
         return Unavailable(f"{self._server} returned more than {max_bytes >> 20} MiB at once")
@@ -460,10 +460,12 @@ class KubernetesApi:
             raise Unavailable(f"{self._server} sent a line that is not a watch event") from error
         raise translate(code, event)
 
-    def _refusal(self, response: aiohttp.ClientResponse, text: bytes | bytearray) -> ApiError:
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ApiError:
+        """Read a response that reports a failure."""
         try:
-            status = parse_object(text)
-        except ValueError:
+            async with self._body(response, MAX_ERROR_BYTES) as text:
+                status = parse_object(text)
+        except (ValueError, TooLongError):
             status = {}
         if status.get("kind") != "Status":
             # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
@@ -519,9 +521,7 @@ async def _only_once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        if request.method in ("PUT", "DELETE"):
-            raise aiohttp.ClientConnectionError(describe(error)) from error
-        raise
+        raise aiohttp.ClientConnectionError(describe(error)) from error
 
 
 def _path(resource: Resource, namespace: str, name: str | None = None) -> str:
@@ -534,11 +534,24 @@ def _path(resource: Resource, namespace: str, name: str | None = None) -> str:
     return resource.path(quote(namespace), quote(name or ""))
 
 
-def _dumped(body: object) -> bytes | BytesIO:
+def _succeeded(response: aiohttp.ClientResponse) -> bool:
+    return 200 <= response.status <= 299  # noqa: PLR2004
+
+
+def encode_body(body: object) -> bytes | BytesIO:
+    """Serialize the body of a request to JSON.
+
+    Raises:
+        Invalid: it contains something that JSON cannot represent.
+    """
     try:
-        data = json.dumps(body).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid(f"the object cannot be serialized to JSON: {error}") from error
+        data = _ENCODE(body)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # Such as half of a surrogate pair, which UTF-8 cannot represent, but `\\u` can.
+        try:
+            data = json.dumps(body).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Invalid(f"the object cannot be serialized to JSON: {error}") from error
     # aiohttp writes bytes at once, and warns if they are large; a file is sent in pieces.
     return data if len(data) <= STREAMED_BYTES else BytesIO(data)
 

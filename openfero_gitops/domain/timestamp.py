@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 #: Far from both ends of what a datetime holds, so that adding a duration cannot overflow.
@@ -42,6 +43,7 @@ def parse_time(text: str | None) -> datetime | None:
     return value if value.year in _VALID_YEARS else None
 
 
+@lru_cache(maxsize=16)  # within a second, every response of a server has the same
 def parse_http_date(text: str | None) -> datetime | None:
     """Parse a date of HTTP, which has whole seconds; None as for `parse_time`."""
     try:
