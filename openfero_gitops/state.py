@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import structs
+
 from openfero_gitops.admission.decide import decide
 from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.admission.requirements import with_requirements
@@ -287,7 +289,7 @@ class State:
         if status is None:
             return remediation
         message = "; ".join(filter(None, (status.message, remediation.message)))
-        return replace(remediation, reason=status.reason, message=message)
+        return structs.replace(remediation, reason=status.reason, message=message)
 
     def effect(self, remediation: Remediation) -> Assessment | None:
         """Return whether a remediation helped, as a leader would settle it now.

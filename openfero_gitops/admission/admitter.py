@@ -25,12 +25,12 @@ while and takes no place in the queue.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec import structs
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
 from openfero_gitops.admission.requirements import with_requirements
@@ -264,9 +264,9 @@ class Admitter:
         With an unconfirmed admission it counts as running; a blocked one waits as for approval.
         """
         if job.waiting and job.uid in state.unconfirmed:
-            return dataclasses.replace(job, phase=Phase.RUNNING, suspended=False, started=True)
+            return structs.replace(job, phase=Phase.RUNNING, suspended=False, started=True)
         if job.waiting and job.uid in state.blocked:
-            return dataclasses.replace(job, phase=Phase.AWAITING_APPROVAL)
+            return structs.replace(job, phase=Phase.AWAITING_APPROVAL)
         return job
 
     async def _confirm(self, state: _TermState) -> None:

@@ -9,8 +9,10 @@ the operario is changed or removed in Git.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import structs
 
 from openfero_gitops.admission.breaker import Breakers
 from openfero_gitops.admission.requirements import active_operario
@@ -110,7 +112,7 @@ def _next_attempt(refused: Remediation, catalog: Catalog | None) -> Remediation 
     operario = active_operario(refused, catalog)
     if operario is None or operario.spec_digest != refused.spec_digest:
         return None
-    return replace(refused, options=operario.options)
+    return structs.replace(refused, options=operario.options)
 
 
 def _is_held_back(job: Remediation) -> bool:

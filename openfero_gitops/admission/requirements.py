@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import structs
+
 from openfero_gitops.domain.location import same_repository
 from openfero_gitops.domain.operario import stricter_options
 from openfero_gitops.domain.remediation import Phase
@@ -70,7 +72,7 @@ def with_requirements(
             if options is not recorded:
                 remediation = _with_options(remediation, options, message)  # noqa: PLW2901
             if spec_digest not in ("", remediation.spec_digest):
-                remediation = replace(remediation, active_digest=spec_digest)  # noqa: PLW2901
+                remediation = structs.replace(remediation, active_digest=spec_digest)  # noqa: PLW2901
         effective.append(remediation)
     return effective
 
@@ -119,7 +121,7 @@ def _other_repository(remediation: Remediation, catalog: Catalog) -> str:
 
 def _with_options(remediation: Remediation, options: Options, message: str) -> Remediation:
     unapproved = options.approval and not remediation.approved_by
-    return replace(
+    return structs.replace(
         remediation,
         options=options,
         phase=Phase.AWAITING_APPROVAL if unapproved else Phase.WAITING,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from openfero_gitops.admission.index import AdmissionIndex
 from openfero_gitops.domain.alert import Status
@@ -88,7 +90,7 @@ def _target_state(
     operario: Operario, latest: Remediation, index: AdmissionIndex
 ) -> TargetState | None:
     """Return why the next Job for a target would wait; None if it would not."""
-    next_job = replace(
+    next_job = structs.replace(
         latest,
         phase=Phase.WAITING,
         status=Status.FIRING,

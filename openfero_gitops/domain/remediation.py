@@ -8,6 +8,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from openfero_gitops.domain.keys import SOMEBODY_ELSE
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class JobKey:
+class JobKey(msgspec.Struct, frozen=True, gc=False):
     """A Job's namespace and name."""
 
     namespace: str
@@ -82,8 +83,7 @@ class Foreign:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remediation:
+class Remediation(msgspec.Struct, frozen=True, gc=False):
     """A Job of this controller, with everything read from the Job itself.
 
     Times are UTC. `started` says whether Pods of it may ever have existed, `active` counts those

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_age
 from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
@@ -154,7 +156,7 @@ def with_last_delivery(remediation: Remediation, incident: Incident) -> Remediat
         remediation, delivery.starts_at, delivery.delivered_at
     ):
         return remediation
-    return replace(remediation, still_firing_at=delivery.delivered_at)
+    return structs.replace(remediation, still_firing_at=delivery.delivered_at)
 
 
 def is_still_firing(remediation: Remediation, starts_at: datetime | None, moment: datetime) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import structs
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
@@ -44,7 +45,7 @@ def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
     if why := why_foreign(job, remediation, recorded):
         return Foreign(remediation.key, remediation.uid, remediation.resource_version, why)
     if len(remediation.target) > _MAX_TEXT:
-        return replace(remediation, target=_digest_of(remediation.target))
+        return structs.replace(remediation, target=_digest_of(remediation.target))
     return remediation
 
 

@@ -21,10 +21,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
+from msgspec import structs
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.alert import incident_digest
@@ -142,7 +142,7 @@ class View:
         if replica_labels == job.replica_labels or not job.incident:
             return job
         incident = incident_digest(without(job.labels, replica_labels), job.status)
-        return replace(job, incident=incident, replica_labels=replica_labels)
+        return structs.replace(job, incident=incident, replica_labels=replica_labels)
 
     def _find(self, key: JobKey) -> Remediation | Foreign | None:
         return self._by_key[key] if key in self._by_key else self._foreign.get(key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.web.evidence import EvidenceReader
 from tests.contract.objects import job
+from tests.support.copying import replace
 from tests.support.pages import remediation
 
 if TYPE_CHECKING:

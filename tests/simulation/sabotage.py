@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
+from msgspec import structs
+
 from openfero_gitops.admission import breaker, decide
 from openfero_gitops.admission import pause as control
 from openfero_gitops.admission.admitter import Admitter
@@ -131,11 +133,11 @@ def _without_approval(remediation: Any, state: Any) -> Any:
     assumed = _assumed(remediation, state)
     if assumed.phase is not Phase.AWAITING_APPROVAL or remediation.uid in state.blocked:
         return assumed
-    return dataclasses.replace(assumed, phase=Phase.WAITING)
+    return structs.replace(assumed, phase=Phase.WAITING)
 
 
 def _check_without_approval(self: Breakers, remediation: Remediation) -> Any:
-    return _check(self, dataclasses.replace(remediation, approved_by=None))
+    return _check(self, structs.replace(remediation, approved_by=None))
 
 
 def _assess_what_is_settled(remediation: Remediation, *arguments: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from openfero_gitops.domain.alert import Alert, Occurrence, Status
 from openfero_gitops.domain.catalog import Catalog, Envelope, Revision
@@ -177,9 +178,9 @@ def remediation(
     alert without a start is a unique occurrence.
     """
     values = {"uid": f"uid-of-{namespace}-{name}", **given}
-    plain = dataclasses.replace(_PLAIN, key=JobKey(namespace, name), **values)
+    plain = structs.replace(_PLAIN, key=JobKey(namespace, name), **values)
     occurrence = Occurrence(plain.labels, plain.status, plain.starts_at, plain.attempt, name)
-    return dataclasses.replace(
+    return structs.replace(
         plain,
         delivered_at=given.get("delivered_at", plain.received_at),
         occurrence=given.get("occurrence", occurrence.digest),

@@ -7,10 +7,12 @@ result is the set of all answers. An effect that is not in the set is wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Final
+
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

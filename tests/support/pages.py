@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from openfero_gitops.domain.text import canonical_json
 from openfero_gitops.effects.assess import Assessment, assess
 from openfero_gitops.effects.incident import Incident
 from openfero_gitops.effects.unresolved import Unresolved, list_unresolved
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

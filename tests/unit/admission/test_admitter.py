@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections import Counter
 from contextlib import suppress
@@ -33,6 +32,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
 from openfero_gitops.leadership.term import LeaseTerm, TermEnded
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.depth import scaled
 from tests.support.workers import (
     Replica,
@@ -1396,8 +1396,7 @@ class Storm:
         Options(),
     )
     restart, drain, undo = (
-        dataclasses.replace(options, target=("pod",), max_wait=build.minutes(20))
-        for options in rules
+        replace(options, target=("pod",), max_wait=build.minutes(20)) for options in rules
     )
     operarios = (
         build.operario("restart", options=restart),

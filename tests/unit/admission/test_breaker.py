@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from tests.support.build import (
     remediation,
     running,
 )
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection

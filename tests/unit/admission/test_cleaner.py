@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.workers import (
     Replica,
     World,

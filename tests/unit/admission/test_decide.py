@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from tests.support.build import (
     running,
     seconds,
 )
+from tests.support.copying import replace
 from tests.support.depth import scaled
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_nothing_starts_while(reason: Reason, given: dict[str, Any]) -> None:
 
 def test_a_pause_with_an_end_is_over_at_its_end() -> None:
     """Time alone ends it, so the leader decides again at that moment."""
-    pause = dataclasses.replace(PAUSE, until=NOW + minutes(20))
+    pause = replace(PAUSE, until=NOW + minutes(20))
     decided = decide([remediation()], Envelope(), pause=pause, now=NOW)
     assert decided[0][1] == Wait(Reason.PAUSED, NOW + minutes(20), "ada paused admission")
     assert next_change(decided) == NOW + minutes(20)
@@ -143,7 +143,7 @@ def test_one_job_runs_per_target() -> None:
     assert decisions(remediation(), other) == {
         "job-1": Wait(Reason.TARGET_BUSY, message="Job other/b is running on the same target")
     }
-    assert reasons(remediation(), dataclasses.replace(other, target="t")) == {"job-1": "admitted"}
+    assert reasons(remediation(), replace(other, target="t")) == {"job-1": "admitted"}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_target_is_busy_while_pods_exist(
 
     assert reasons(remediation(), other)["job-1"] == ("target-busy" if busy else "admitted")
     crowded = Envelope(limits=Limits(concurrent=1))
-    elsewhere = dataclasses.replace(other, target="t")
+    elsewhere = replace(other, target="t")
     assert reasons(remediation(), elsewhere, envelope=crowded)["job-1"] == (
         "limit-concurrent" if busy else "admitted"
     )
@@ -179,7 +179,7 @@ def test_a_suspended_job_waits_for_its_own_pods() -> None:
     ending = remediation(active=1, started=True)
 
     assert reasons(ending) == {"job-1": "target-busy"}
-    assert reasons(dataclasses.replace(ending, active=0)) == {"job-1": "admitted"}
+    assert reasons(replace(ending, active=0)) == {"job-1": "admitted"}
 
 
 def test_the_cooldown_counts_from_the_last_end() -> None:
@@ -194,7 +194,7 @@ def test_the_cooldown_counts_from_the_last_end() -> None:
     wait = Wait(Reason.COOLDOWN, NOW + minutes(6), why)
 
     for first in (NOW - minutes(70), NOW - minutes(60)):
-        before = dataclasses.replace(job, received_at=first)
+        before = replace(job, received_at=first)
         assert decisions(before, last, remediation())["job-1"] == wait
     assert reasons(job, last, remediation(), now=NOW + minutes(6))["job-1"] == "admitted"
     assert reasons(last, remediation(**options(cooldown=timedelta(0))))["job-1"] == "admitted"
@@ -237,7 +237,7 @@ def test_max_concurrent() -> None:
             Reason.MAX_CONCURRENT, None, "2 Jobs of this operario running, max-concurrent is 2"
         )
     }
-    assert reasons(*busy, dataclasses.replace(job, operario="x"))["a"] == "admitted"
+    assert reasons(*busy, replace(job, operario="x"))["a"] == "admitted"
     assert reasons(busy[0], job)["a"] == "admitted"
 
 
@@ -251,7 +251,7 @@ def test_max_per_hour() -> None:
     then = NOW + minutes(45)
     assert reasons(*ran, job, now=then - seconds(1))["a"] == "max-per-hour"
     assert reasons(*ran, job, now=then)["a"] == "admitted"
-    assert reasons(*ran, dataclasses.replace(job, operario="x"))["a"] == "admitted"
+    assert reasons(*ran, replace(job, operario="x"))["a"] == "admitted"
 
 
 def test_limit_per_minute() -> None:
@@ -322,7 +322,7 @@ def test_a_start_of_unknown_time_counts_as_of_now() -> None:
 def test_a_queued_job_counts_from_its_admission() -> None:
     """A queued Job counts from its admission."""
     queued = running("r", since=NOW, target="r", labels={"alertname": "r"})
-    late = dataclasses.replace(queued, admitted_at=NOW - minutes(2), queue="batch")
+    late = replace(queued, admitted_at=NOW - minutes(2), queue="batch")
 
     a_minute = Envelope(limits=Limits(per_minute=1))
     assert reasons(queued, elsewhere("a"), envelope=a_minute)["a"] == "limit-per-minute"
@@ -354,7 +354,7 @@ def test_one_job_per_occurrence_over_all_namespaces(other: Remediation, reason: 
     # Not the same digests by chance of starts: it is the occurrence alone that is compared here.
     job = remediation(starts_at=None, occurrence="o")
     decided = decide(
-        [job, dataclasses.replace(other, starts_at=None, occurrence="o", target="t")],
+        [job, replace(other, starts_at=None, occurrence="o", target="t")],
         Envelope(),
         pause=None,
         now=NOW,
@@ -462,7 +462,7 @@ def test_only_started_and_earlier_jobs_make_a_duplicate(other: Remediation, reas
     """Decided Jobs that never started, other attempts and alerts without startsAt do not."""
     job = remediation("b", starts_at=STARTS_AT + seconds(1))
 
-    assert reasons(dataclasses.replace(other, target="t", operario="x"), job)["b"] == reason
+    assert reasons(replace(other, target="t", operario="x"), job)["b"] == reason
 
 
 @pytest.mark.parametrize("received_at", [NOW - seconds(1), NOW + seconds(1)])
@@ -510,7 +510,7 @@ def test_a_refused_job_causes_no_other_refusal() -> None:
     for priority in (-1, 0, 1):
         job = remediation("b", starts_at=STARTS_AT - minutes(61), **options(priority=priority))
 
-        assert reasons(late, dataclasses.replace(job, occurrence="o")) == {
+        assert reasons(late, replace(job, occurrence="o")) == {
             "a": "max-wait",
             "b": "admitted",
         }
@@ -555,9 +555,7 @@ def test_a_job_that_waited_too_long_is_refused(phase: Phase) -> None:
 
     assert reasons(job, now=NOW + minutes(60))["job-1"] == wait
     assert reasons(job, now=NOW + minutes(60) + seconds(1))["job-1"] == "max-wait"
-    endless = dataclasses.replace(
-        job, options=dataclasses.replace(job.options, max_wait=timedelta(0))
-    )
+    endless = replace(job, options=replace(job.options, max_wait=timedelta(0)))
     assert reasons(endless, now=NOW + minutes(6000))["job-1"] == wait
 
 
@@ -689,7 +687,7 @@ def test_a_duplicate_does_not_refuse_the_resolved_job() -> None:
         "u": "firing-runs",
         "d": "same-incident",
     }
-    gone = dataclasses.replace(double, phase=Phase.REFUSED, reason="same-incident")
+    gone = replace(double, phase=Phase.REFUSED, reason="same-incident")
     assert reasons(fired(), undo(), gone, now=later) == {"u": "admitted"}
 
 
@@ -781,8 +779,8 @@ def test_one_of_several_for_a_target_starts() -> None:
 def test_admissions_of_one_pass_count_toward_every_limit() -> None:
     """Ten Jobs that are decided at once start as if they had arrived one by one."""
     jobs = [elsewhere(str(n)) for n in range(10)]
-    per_hour = [dataclasses.replace(j, options=Options(max_per_hour=3)) for j in jobs]
-    at_once = [dataclasses.replace(j, options=Options(max_concurrent=4)) for j in jobs]
+    per_hour = [replace(j, options=Options(max_per_hour=3)) for j in jobs]
+    at_once = [replace(j, options=Options(max_concurrent=4)) for j in jobs]
 
     assert Counter(reasons(*per_hour).values()) == {"admitted": 3, "max-per-hour": 7}
     assert Counter(reasons(*at_once).values()) == {"admitted": 4, "max-concurrent": 6}
@@ -911,7 +909,7 @@ def carried_out(jobs: Iterable[Remediation], envelope: Envelope) -> list[Remedia
         match done.get(job.key):
             case Admit():
                 after.append(
-                    dataclasses.replace(
+                    replace(
                         job,
                         phase=Phase.RUNNING,
                         suspended=False,
@@ -922,9 +920,7 @@ def carried_out(jobs: Iterable[Remediation], envelope: Envelope) -> list[Remedia
                 )
             case Refuse(reason):
                 after.append(
-                    dataclasses.replace(
-                        job, phase=Phase.REFUSED, decision="refused", reason=reason.value
-                    )
+                    replace(job, phase=Phase.REFUSED, decision="refused", reason=reason.value)
                 )
             case _:
                 after.append(job)
@@ -1047,7 +1043,7 @@ def test_a_late_admission_counts_from_the_start_of_the_job() -> None:
     """`admitted-at` is when it was sent; the limits count from when the Job started."""
     one_a_minute = Envelope(limits=Limits(per_minute=1))
     late = finished("a", began=NOW - seconds(70), ended=NOW, labels={"alertname": "B"}, target="b")
-    late = dataclasses.replace(late, started_at=NOW - seconds(20))
+    late = replace(late, started_at=NOW - seconds(20))
 
     assert decisions(late, remediation(), envelope=one_a_minute)["job-1"] == Wait(
         Reason.LIMIT_PER_MINUTE,

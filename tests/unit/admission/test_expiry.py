@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs.observe import read_remediation as observe_job
 from tests.support import build
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation

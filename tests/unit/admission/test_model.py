@@ -7,7 +7,6 @@ controller's code: Jobs are rendered, patched and read back as by the API server
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,6 +33,7 @@ from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import render
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.depth import scaled
 from tests.support.model import Options, Rules, Run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.jobs.view import View
 from openfero_gitops.jobs.workload import NO_WORKLOAD, QueueStatus
 from tests.support import build
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.admission.decide import Wait, decide
@@ -10,6 +9,7 @@ from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.reason import Reason
 from tests.support.build import NOW, finished, minutes, operario, remediation, running
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation

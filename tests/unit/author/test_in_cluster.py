@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from openfero_gitops.domain.remediation import JobKey, Outcome, Phase
 from openfero_gitops.jobs.observe import read_remediation
 from openfero_gitops.jobs.render import render
 from tests.support.build import NOW, alert, catalog, delivery, operario
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Alert

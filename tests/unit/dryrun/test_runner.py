@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ from openfero_gitops.dryrun.trial import DryRun, DryRuns, Remark
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.paths import ROOT
 from tests.support.workers import (
     NAMESPACE,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import format_seconds
 from openfero_gitops.effects.assess import Assessment, assess, is_still_firing
 from tests.support.build import NOW, STARTS_AT, finished, minutes, refused, remediation, running
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -156,7 +156,7 @@ def test_only_the_last_run_before_the_resolution_healed() -> None:
     )
     resolved = NOW + minutes(9)
     first = run(resolved_at=resolved)
-    second = dataclasses.replace(second, resolved_at=resolved)
+    second = replace(second, resolved_at=resolved)
 
     assert effect_of(first, second) == (
         Effect.NOT_HEALED,
@@ -180,7 +180,7 @@ def test_a_job_in_a_kueue_queue_has_not_started() -> None:
 
     assert assess(queued, [queued], MUCH_LATER) is None
     assert effect_of(run(resolved_at=resolved), queued)[0] is Effect.HEALED
-    second = dataclasses.replace(queued, starts=1)
+    second = replace(queued, starts=1)
     assert effect_of(run(resolved_at=resolved), second)[0] is Effect.NOT_HEALED
 
 
@@ -290,9 +290,7 @@ def test_later_news_decides_an_unknown_effect() -> None:
     job = run(effect=Effect.UNKNOWN, effect_at=MUCH_LATER, effect_message="nothing heard")
 
     assert effect_of(job) == (Effect.UNKNOWN, "nothing heard")
-    assert effect_of(dataclasses.replace(job, resolved_at=NOW + timedelta(hours=9)))[0] is (
-        Effect.NOT_HEALED
-    )
+    assert effect_of(replace(job, resolved_at=NOW + timedelta(hours=9)))[0] is (Effect.NOT_HEALED)
 
 
 def test_an_unknown_effect_that_time_may_still_decide_says_when() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -21,6 +20,7 @@ from openfero_gitops.effects.incident import Incident, has_run
 from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.jobs.view import View
 from tests.support.build import NOW, finished, minutes, remediation, running
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ def test_an_incident_of_the_view_is_indexed_once_until_a_job_changes() -> None:
     """Also if many Jobs need it."""
     view = View()
     first, second = (
-        dataclasses.replace(job, resource_version=str(number))
+        replace(job, resource_version=str(number))
         for number, job in enumerate(attempts(2), start=1)
     )
     view.apply(first)
@@ -178,5 +178,5 @@ def test_an_incident_of_the_view_is_indexed_once_until_a_job_changes() -> None:
     assert index.of(first) is before
     view.apply(second)
     assert list(index.of(first).began_after(NOW - minutes(9))) == [first, second]
-    alone = dataclasses.replace(first, incident="")
+    alone = replace(first, incident="")
     assert list(index.of(alone).began_after(NOW - minutes(9))) == [alone]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from openfero_gitops.effects import settler
 from openfero_gitops.effects.assess import assess
 from openfero_gitops.leadership.term import TermEnded
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.workers import (
     Replica,
     World,

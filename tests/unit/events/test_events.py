@@ -6,7 +6,6 @@ import asyncio
 import gc
 import re
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ from openfero_gitops.events import events
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.recorder import Recorder
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.paths import ROOT
 from tests.support.workers import (
     Commits,

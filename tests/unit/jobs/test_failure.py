@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.jobs.failure import failure_message
 from tests.support.build import finished
+from tests.support.copying import replace
 
 FAILED = finished(
     phase=Phase.FAILED, reason="BackoffLimitExceeded", message="Job has reached the limit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from openfero_gitops.domain.remediation import Foreign, JobKey, Phase
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from tests.support import build
+from tests.support.copying import replace
 from tests.support.depth import scaled
 from tests.support.workers import World, in_background, in_virtual_time, pods_of, until
 
@@ -273,7 +273,7 @@ class TestFeed:
         job = build.stored(metadata={"resourceVersion": "5"})
         last = build.stored(metadata={"resourceVersion": "9"})
         view = await view_after(listed("jobs", [job], "6"), deleted("jobs", last))
-        late = dataclasses.replace(observe(job), resource_version="8")
+        late = replace(observe(job), resource_version="8")
         assert not view.apply(late)
         assert len(view) == 0
 
@@ -345,7 +345,7 @@ class TestFeed:
         async with in_background(observer.run()):
             await asyncio.sleep(3600)
             assert (lists, observer.trouble) == (1, {})  # nothing is known that was not told
-            view.apply(dataclasses.replace(observe(job), resource_version="12"))
+            view.apply(replace(observe(job), resource_version="12"))
             await asyncio.sleep(30)
             assert lists == 2
             assert "stalled" in observer.trouble["jobs"]
@@ -372,7 +372,7 @@ class TestFeed:
         observer = Observer(Late(), view, ["jobs"])
         async with in_background(observer.run()):
             await asyncio.sleep(1)
-            view.apply(dataclasses.replace(observe(jobs[0]), resource_version="60"))
+            view.apply(replace(observe(jobs[0]), resource_version="60"))
             await asyncio.sleep(3600)
         assert (lists, observer.trouble) == (1, {})
 
@@ -528,7 +528,7 @@ class TestRestored:
         class Feed(Script):
             async def follow(self) -> AsyncGenerator[FeedEvent]:
                 yield listed(namespace, [job("job-1", 40)], "50")
-                view.apply(dataclasses.replace(observe(job("job-1", 60)), term="ours"))
+                view.apply(replace(observe(job("job-1", 60)), term="ours"))
                 yield listed(namespace, [job("job-1", 40)], "55")
                 await asyncio.Event().wait()
 

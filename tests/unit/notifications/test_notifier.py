@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from openfero_gitops.jobs.view import View
 from openfero_gitops.leadership.term import TermEnded
 from openfero_gitops.notifications.notifier import Notifier
 from tests.support.build import NOW, catalog, finished, remediation, running
+from tests.support.copying import replace
 from tests.support.workers import in_virtual_time, seconds_so_far
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ class Stage:
         """Let the view contain these Jobs alone."""
         self._version += 1
         version = str(self._version)
-        self.view.replace(
-            "jobs", [dataclasses.replace(job, resource_version=version) for job in jobs], version
-        )
+        self.view.replace("jobs", [replace(job, resource_version=version) for job in jobs], version)
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[asyncio.Task[None]]:

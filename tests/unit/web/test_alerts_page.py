@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,6 +20,7 @@ from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.errors import problems
 from openfero_gitops.web.turns import Turns
 from tests.support import build, pages
+from tests.support.copying import replace
 from tests.support.drawn import OPEN, application, draw
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.web import evidence, slots
 from openfero_gitops.web.evidence import TAIL_BYTES, EvidenceReader, read_tail, trace_of
 from openfero_gitops.web.slots import Slots
+from tests.support.copying import replace
 from tests.support.evidence import SampleReader, different
 from tests.support.pages import busy
 

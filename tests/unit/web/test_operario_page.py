@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,6 +13,7 @@ from openfero_gitops.effects.assess import Assessment
 from openfero_gitops.web.operario_facts import Run, near_names, read_facts
 from openfero_gitops.web.pages.operario import mark_runs
 from tests.support import pages
+from tests.support.copying import replace
 from tests.support.drawn import Element, application, draw
 from tests.support.pages import (
     ATTRIBUTE,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.sync import RefusedRevision
 from openfero_gitops.web.auth import Credentials, Guard
 from tests.support import pages
+from tests.support.copying import replace
 from tests.support.drawn import Element, Reader, application, draw
 from tests.support.pages import COMMIT, OLDER, Showcase, catalog, operario, remediation, synced
 

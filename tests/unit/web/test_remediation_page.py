@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from openfero_gitops.web.errors import problems
 from openfero_gitops.web.formats import http_link
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.repository_links import RepositoryLinks
+from tests.support.copying import replace
 from tests.support.drawn import Reader
 from tests.support.evidence import different, sample
 from tests.support.pages import ATTRIBUTE, COMMIT, OVERRIDE, SCRIPT, busy, hostile, quiet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from multidict import MultiDict
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.web.pages.remediations import Filter, choose, cursor_of, cut, read_filter
+from tests.support.copying import replace
 from tests.support.pages import OLDER, busy, quiet, remediation
 
 if TYPE_CHECKING:

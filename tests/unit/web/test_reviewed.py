@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from openfero_gitops.domain.errors import SourceError
 from openfero_gitops.web import reviewed
 from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.reviewed import ReviewedReader, rights_of
+from tests.support.copying import replace
 from tests.support.drawn import OPEN, Element, Reader
 from tests.support.pages import OLDER, with_history
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from openfero_gitops.domain.setting import SettingInUse, SettingOrigin
 from openfero_gitops.web.pages.shell_commands import diff_command, verify_command
+from tests.support.copying import replace
 from tests.support.pages import COMMIT, busy
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)

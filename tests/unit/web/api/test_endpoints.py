@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.turns import Turns
 from tests.support import pages
+from tests.support.copying import replace
 from tests.support.pages import COMMIT, OLDER, REPOSITORY, catalog, operario, remediation
 from tests.support.serving import OPEN, PROBLEM, problem, serving
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import resource
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -21,6 +21,7 @@ from openfero_gitops.web.server import Server, fit_to_open_files
 from openfero_gitops.web.tls import load_tls
 from tests.support import pages
 from tests.support.certificates import Authority
+from tests.support.copying import replace
 from tests.support.replica import alert, group
 from tests.support.serving import Inbox, local_server, nothing_left
 

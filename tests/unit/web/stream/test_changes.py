@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from openfero_gitops.web.stream.models import (
     SyncResult,
 )
 from tests.support import build, pages
+from tests.support.copying import replace
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from openfero_gitops.jobs.view import View
 from openfero_gitops.web.stream.models import LeadershipChanged, RemediationChanged, Reset
 from openfero_gitops.web.stream.publisher import EventPublisher
 from tests.support import build, pages
+from tests.support.copying import replace
 from tests.support.workers import in_background, in_virtual_time, until
 
 if TYPE_CHECKING:
