@@ -85,7 +85,7 @@ class Cleaner:
     async def _follow(self, term: RunningTerm) -> None:
         changed = self._view.subscribe()
         record = self._view.record_changes()
-        # Jobs that ended before this term were counted in an earlier one.
+        started = self._now()
         unfinished = {job.uid: job.key for job in self._view if _is_unfinished(job)}
         try:
             while True:
@@ -93,7 +93,7 @@ class Cleaner:
                 for before, after in record.take():
                     if after is None:
                         continue
-                    if after.phase in FINAL and (before is None or before.phase not in FINAL):
+                    if _has_ended(before, after, started):
                         self._note_end(after)
                     if _is_unfinished(after):
                         unfinished[after.uid] = after.key
@@ -231,6 +231,19 @@ def _is_due(not_before: dict[str, datetime], job: Remediation, now: datetime) ->
         return False
     not_before[job.uid] = now + _RETRY
     return True
+
+
+def _has_ended(before: Remediation | None, job: Remediation, since: datetime) -> bool:
+    """Whether a Job has ended with a change; of a Job that is new in the view, since a moment.
+
+    The leader may begin its term before it has listed the Jobs of the last day, whose ends earlier
+    leaders have counted.
+    """
+    if job.phase not in FINAL:
+        return False
+    if before is None:
+        return (job.finished_at or job.received_at) >= since
+    return before.phase not in FINAL
 
 
 def _is_unfinished(job: Remediation) -> bool:

@@ -114,6 +114,22 @@ class TestCounting:
             await asyncio.sleep(600)
         assert [job.labels["pod"] for job in replica.tally.ends] == ["web-3"]
 
+    @in_virtual_time
+    async def test_ends_before_the_first_list_are_not_counted(self) -> None:
+        """A leader that has just started begins its term before it has listed the old Jobs."""
+        world = World()
+        replica, other = world.replica("a"), world.replica("b")
+        async with world.playing(), replica.watching(), replica.leading():
+            await delivered(replica, "web-1", "web-2")
+            await until(lambda: all(job.finished for job in replica.view))
+        await asyncio.sleep(600)
+        async with in_background(other.cleaner.run(new_term(other.name))):
+            await asyncio.sleep(1)
+            async with world.playing(), other.watching(), other.leading():
+                await delivered(other, "web-3")
+                await asyncio.sleep(600)
+        assert [job.labels["pod"] for job in other.tally.ends] == ["web-3"]
+
 
 class TestFailureMessages:
     """Failure messages, which are deleted with the Pods."""
