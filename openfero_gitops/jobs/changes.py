@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from openfero_gitops.domain.remediation import JobKey, Remediation
+    from openfero_gitops.domain.remediation import Remediation
 
 
 class JobChange(NamedTuple):
@@ -24,23 +22,21 @@ class JobChange(NamedTuple):
 class JobChanges:
     """The Jobs that have changed since a reader last took them."""
 
-    def __init__(self, current: Callable[[JobKey], Remediation | None]) -> None:
-        """Start with no changes; `current` returns a Job as it is."""
-        self._current = current
-        self._before: dict[str, tuple[JobKey, Remediation | None]] = {}  # by uid, the oldest first
+    def __init__(self) -> None:
+        """Start with no changes."""
+        self._by_uid: dict[str, JobChange] = {}
 
-    def note(self, uid: str, key: JobKey, before: Remediation | None) -> None:
-        """Note that a Job changes: how it was before its first change is what counts."""
-        self._before.setdefault(uid, (key, before))
+    def note(self, uid: str, change: JobChange) -> None:
+        """Note a change of a Job; several of one Job become one."""
+        earlier = self._by_uid.get(uid)
+        if earlier is None:
+            self._by_uid[uid] = change
+        elif earlier.before is change.after:  # as it was: a Job that came and went
+            del self._by_uid[uid]
+        else:
+            self._by_uid[uid] = JobChange(earlier.before, change.after)
 
     def take(self) -> list[JobChange]:
         """Return the changes since the last call, in the order of the first change of each Job."""
-        noted, self._before = self._before, {}
-        changes = []
-        for uid, (key, before) in noted.items():
-            after = self._current(key)
-            if after is not None and after.uid != uid:
-                after = None  # another Job has its name now
-            if after is not before:
-                changes.append(JobChange(before, after))
-        return changes
+        taken, self._by_uid = self._by_uid, {}
+        return list(taken.values())

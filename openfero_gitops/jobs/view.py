@@ -31,7 +31,7 @@ from openfero_gitops.domain.alert import incident_digest
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
 from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, Remediation
-from openfero_gitops.jobs.changes import JobChanges
+from openfero_gitops.jobs.changes import JobChange, JobChanges
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -122,13 +122,13 @@ class View:
         self._newest[job.key.namespace] = max(version, self.newest(job.key.namespace))
         if isinstance(job, Remediation):
             job = self._regrouped(job)
-            for record in self._records:
-                record.note(job.uid, job.key, None)
             self._by_key[job.key] = job
             self._by_incident[job.incident][job.key] = None
             self.waiting += job.waiting
+            self._note(current, job)
         else:
             self._keep_foreign(job, current)
+            self._note(current, None)
         self._notify()
         return True
 
@@ -173,6 +173,7 @@ class View:
         if current is None or current.uid != uid:
             return None
         self._drop(current)
+        self._note(current, None)
         self._notify()
         return current
 
@@ -182,8 +183,6 @@ class View:
         if isinstance(job, Foreign):
             del self._foreign[job.key]
             return
-        for record in self._records:
-            record.note(job.uid, job.key, job)
         self.waiting -= job.waiting
         del self._by_key[job.key]
         del self._by_incident[job.incident][job.key]
@@ -210,6 +209,7 @@ class View:
         for current in self._all():
             if current.key.namespace == namespace:
                 self._drop(current)
+                self._note(current, None)
         self._deleted.clear()  # these Jobs may exist again
         self._newest.pop(namespace, None)
 
@@ -226,13 +226,27 @@ class View:
 
     def record_changes(self) -> JobChanges:
         """Record which Jobs change from now on, until `end_record`."""
-        record = JobChanges(self._by_key.get)
+        record = JobChanges()
         self._records.append(record)
         return record
 
     def end_record(self, record: JobChanges) -> None:
         """Record no changes any more."""
         self._records.remove(record)
+
+    def _note(self, before: Remediation | Foreign | None, after: Remediation | None) -> None:
+        """Note a change for those who record them; Jobs of others do not exist for these."""
+        if isinstance(before, Foreign):
+            before = None
+        if before is not None and (after is None or after.uid != before.uid):
+            gone = JobChange(before, None)
+            for record in self._records:
+                record.note(before.uid, gone)
+            before = None
+        if after is not None:
+            change = JobChange(before, after)
+            for record in self._records:
+                record.note(after.uid, change)
 
     def _notify(self) -> None:
         self.changes += 1
