@@ -20,6 +20,7 @@ import structlog
 from openfero_gitops import __version__
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
+from openfero_gitops.admission.live_index import LiveIndex
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.admission.pods import PodStarts
 from openfero_gitops.admission.queue import QueueReader
@@ -147,6 +148,7 @@ class Controller:
         self.metrics = Metrics(__version__)
         replica_labels = with_replica_labels(settings.replica_label)
         self.view = View(replica_labels)
+        self._index = LiveIndex(self.view)
         self.metrics.max_waiting(settings.max_waiting)
         self.metrics.foreign_jobs(lambda: len(self.view.foreign))
         jobs = JobStore(api, namespaces.allowed, observe)
@@ -215,6 +217,7 @@ class Controller:
         self._admitter = Admitter(
             jobs=jobs,
             view=self.view,
+            index=self._index,
             catalog=self._catalog,
             control=self.control,
             counts=self.metrics,
@@ -349,6 +352,7 @@ class Controller:
             elector=self.elector,
             observer=self.observer,
             view=self.view,
+            index=self._index,
             control=self.control,
             cluster_findings=self.dry_runner,
             deliveries=self.submitter,

@@ -1,8 +1,8 @@
 """The state of a replica for pages, API and probes.
 
 `State` reads the parts of the controller; its methods are fast and do no I/O. Only decisions are
-expensive: `decide` looks at every Job, on the event loop. `DecisionCache` limits the time spent on
-them, however often pages are read and however fast Jobs change.
+expensive: they are computed for every waiting Job, on the event loop. `DecisionCache` limits the
+time spent on them, however often pages are read and however fast Jobs change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import structs
 
-from openfero_gitops.admission.decide import decide
+from openfero_gitops.admission.decide import decide_indexed
 from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain import keys
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.live_index import LiveIndex
     from openfero_gitops.admission.not_helping import NotHelping
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.catalog.lag import LagMonitor
@@ -83,12 +84,12 @@ class DecisionCache:
     def __init__(
         self,
         view: View,
+        index: LiveIndex,
         clock: Callable[[], float] = time.monotonic,
-        required: RequiredJobs | None = None,
     ) -> None:
-        """Cache decisions on the Jobs of a view; `clock` returns seconds."""
+        """Cache decisions on the Jobs of a view and its index; `clock` returns seconds."""
         self._view = view
-        self._required = required or RequiredJobs(view)
+        self._index = index
         self._clock = clock
         self._decisions: Mapping[JobKey, Decision] = {}
         self._changes = -1
@@ -107,8 +108,10 @@ class DecisionCache:
         other = self._settings[0] is not catalog or self._settings[1] != pause
         stale = started >= self._until or changes != self._changes
         if other or (stale and started >= self._not_before):
-            pairs = decide(
-                self._required.get(catalog),
+            index = self._index.get()
+            pairs = decide_indexed(
+                index,
+                with_requirements(index.waiting.values(), catalog),
                 catalog.envelope if catalog else None,
                 pause=pause,
                 now=now,
@@ -185,6 +188,7 @@ class State:
         elector: Elector,
         observer: Observer,
         view: View,
+        index: LiveIndex,
         control: Control,
         cluster_findings: ClusterFindings,
         deliveries: Deliveries,
@@ -219,7 +223,7 @@ class State:
         self._presence = presence
         self._now = now
         self._required = RequiredJobs(view)
-        self._decisions = DecisionCache(view, required=self._required)
+        self._decisions = DecisionCache(view, index)
         self._not_helping: tuple[Mapping[JobKey, Decision], Mapping[JobKey, NotHelping]] = ({}, {})
         self._unresolved: tuple[Mapping[JobKey, Decision], Sequence[Unresolved]] = ({}, ())
         self._shown: tuple[Catalog, tuple[Problem, ...], Catalog] | None = None

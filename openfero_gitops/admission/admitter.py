@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from msgspec import structs
 
-from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide, next_change
+from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide_indexed, next_change
+from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.admission.decide import Decision
+    from openfero_gitops.admission.live_index import LiveIndex
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.jobs.view import View
@@ -130,6 +132,7 @@ class Admitter:
         *,
         jobs: Jobs,
         view: View,
+        index: LiveIndex,
         catalog: Callable[[], Catalog | None],
         control: Control,
         counts: Counts,
@@ -137,9 +140,13 @@ class Admitter:
         identity: str,
         stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Take the dependencies; `stopwatch` measures how long deciding blocks the event loop."""
+        """Take the dependencies.
+
+        `index` is that of the view; `stopwatch` measures how long deciding blocks the event loop.
+        """
         self._jobs = jobs
         self._view = view
+        self._index = index
         self._catalog = catalog
         self._control = control
         self._counts = counts
@@ -225,10 +232,11 @@ class Admitter:
         catalog = self._catalog()
         now = self._now()
         # Before every namespace has been listed it is unknown what is running: decide nothing.
-        jobs = list(self._view) if self._view.complete else []
-        judged = jobs if self._view.waiting else []  # there is nothing to decide on the others
-        decisions = decide(
-            [self._assumed(job, state) for job in with_requirements(judged, catalog)],
+        index = self._index.get() if self._view.complete else JobIndex()
+        waiting = with_requirements(index.waiting.values(), catalog)
+        decisions = decide_indexed(
+            index,
+            [self._assumed(job, state) for job in waiting],
             catalog.envelope if catalog else None,
             pause=pause,
             now=now,
@@ -240,8 +248,8 @@ class Admitter:
             for job, decision in decisions:
                 if isinstance(decision, Admit | Refuse) and job.uid not in state.blocked:
                     tasks.create_task(self._carry_out(state, job, decision), name="admit")
-            for job in jobs:
-                if job.has_unrecorded_start and job.uid not in state.blocked:
+            for job in list(index.started_by_other.values()):
+                if job.uid not in state.blocked:
                     tasks.create_task(self._record_start(state, job), name="record a start")
         if not state.unconfirmed:
             await self._control.acknowledge(state.term.check)

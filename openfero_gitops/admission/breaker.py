@@ -12,7 +12,6 @@ that one only after the waiting Job exists: so the deliveries of all Jobs of the
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,23 +56,17 @@ class _NotHealed(NamedTuple):
 class Breakers:
     """The breakers of all operarios and targets, each computed when it is checked first.
 
-    `by_incident` are all Jobs by incident, which effects depend on. Of the `unconfirmed` (uids) it
-    is unknown whether they started, so no effect may depend on them.
+    `by_incident` are all Jobs by incident, which effects depend on, and `started_on` those that
+    started, by operario and target. Of the `unconfirmed` (uids) it is unknown whether they started,
+    so no effect may depend on them.
     """
 
     now: datetime
     by_incident: Mapping[str, Sequence[Remediation]]
+    started_on: Mapping[tuple[str, str], Sequence[Remediation]]
     unconfirmed: Collection[str] = frozenset()
-    _started: dict[tuple[str, str], list[Remediation]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
     _not_healed: dict[tuple[str, str], _NotHealed] = field(default_factory=dict)
     _incidents: dict[str, Incident] = field(default_factory=dict)
-
-    def add(self, remediation: Remediation) -> None:
-        """Add a started Job. All must be added before the first check."""
-        if remediation.status is Status.FIRING and remediation.uid not in self.unconfirmed:
-            self._started[remediation.operario, remediation.target].append(remediation)
 
     def check(self, remediation: Remediation) -> OpenBreaker | None:
         """Check whether a waiting Job must not start because its operario does not help."""
@@ -81,10 +74,11 @@ class Breakers:
         if limit is None or remediation.status is not Status.FIRING or remediation.approved_by:
             return None
         key = remediation.operario, remediation.target
-        if len(self._started.get(key, ())) < limit:
+        started = self.started_on.get(key, ())
+        if len(started) < limit:
             return None
         if key not in self._not_healed:
-            self._not_healed[key] = self._latest_not_healed(self._started[key])
+            self._not_healed[key] = self._latest_not_healed(started)
         jobs, until = self._not_healed[key]
         # Somebody who can change Jobs may have written another version on this one.
         versions = (remediation.spec_digest, remediation.active_digest or remediation.spec_digest)
@@ -101,11 +95,12 @@ class Breakers:
             message += "; the next firing delivery of the alert creates a Job that can be approved"
         return OpenBreaker(message, digest, until)
 
-    def _latest_not_healed(self, started: list[Remediation]) -> _NotHealed:
-        started.sort(key=self._order, reverse=True)
+    def _latest_not_healed(self, started: Sequence[Remediation]) -> _NotHealed:
         jobs: list[tuple[Remediation, str]] = []
         until: datetime | None = None
-        for job in started:
+        for job in sorted(started, key=self._order, reverse=True):
+            if job.status is not Status.FIRING or job.uid in self.unconfirmed:
+                continue
             assessment = self._assess(job)
             if assessment is None:
                 continue

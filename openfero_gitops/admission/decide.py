@@ -6,11 +6,11 @@ to the same decision. The admitter carries it out.
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openfero_gitops.admission.index import HOUR, MINUTE, AdmissionIndex
+from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import Mode, OnResolve
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime, timedelta
 
+    from openfero_gitops.admission.index import Starts
     from openfero_gitops.domain.catalog import Envelope
     from openfero_gitops.domain.pause import Pause
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -72,17 +73,37 @@ def decide(
     `unconfirmed` are the uids of Jobs of which it is unknown whether they started. They are passed
     as running, which is right for limits, but no final decision may depend on them.
     """
-    index = AdmissionIndex(now, unconfirmed)
-    waiting: list[Remediation] = []
-    for remediation in sorted(remediations, key=lambda r: r.order):
-        index.add(remediation)
-        if remediation.waiting and not remediation.deleting:
-            waiting.append(remediation)
+    jobs = JobIndex(remediations)
+    return decide_indexed(
+        jobs, jobs.waiting.values(), envelope, pause=pause, now=now, unconfirmed=unconfirmed
+    )
+
+
+def decide_indexed(
+    jobs: JobIndex,
+    waiting: Iterable[Remediation],
+    envelope: Envelope | None,
+    *,
+    pause: Pause | None,
+    now: datetime,
+    unconfirmed: Collection[str] = frozenset(),
+) -> list[tuple[Remediation, Decision]]:
+    """Decide as `decide` does, on Jobs that are indexed.
+
+    `waiting` are the waiting ones of them with what counts for admission, which the index does not
+    have: what the active catalog requires, and which of them count as running.
+    """
+    index = AdmissionIndex(jobs, now, unconfirmed)
+    waiting = sorted(waiting, key=lambda r: r.order)
+    for remediation in waiting:
+        if not remediation.waiting:
+            index.assume(remediation)
+    waiting = [job for job in waiting if job.waiting and not job.deleting]
     refusals: dict[JobKey, Refuse] = {}
     for remediation in sorted(waiting, key=lambda r: r.status is Status.RESOLVED):
         if (refusal := _refusal(remediation, index, envelope)) is not None:
             refusals[remediation.key] = refusal
-            index.refused[remediation.key] = refusal.reason.value
+            index.refuse(remediation, refusal.reason.value)
     decisions: list[tuple[Remediation, Decision]] = []
     for remediation in sorted(waiting, key=lambda r: -r.options.priority):
         decision: Decision = (
@@ -138,8 +159,8 @@ def _refusal(
 
 def _duplicate(remediation: Remediation, index: AdmissionIndex) -> Refuse | None:
     """Whether another Job exists for the same occurrence, or for the same incident."""
-    for other in index.by_occurrence[remediation.occurrence]:
-        if other is not remediation and (
+    for other in index.of_occurrence(remediation):
+        if other.uid != remediation.uid and (
             _takes_precedence(other, remediation, index) or _is_refused_for_good(other, index)
         ):
             message = f"Job {other.key} exists for the same alert occurrence"
@@ -148,7 +169,7 @@ def _duplicate(remediation: Remediation, index: AdmissionIndex) -> Refuse | None
         return None
     for other in index.earlier_of_incident(remediation, remediation.starts_at):
         if (
-            other is not remediation
+            other.uid != remediation.uid
             and other.attempt == remediation.attempt
             and same_incident(remediation, other)
             and _takes_precedence(other, remediation, index)
@@ -163,7 +184,7 @@ def _is_refused_for_good(other: Remediation, index: AdmissionIndex) -> bool:
 
     It is not if `other` was only a duplicate, or if the alert gets another attempt.
     """
-    reason = index.refused.get(other.key)
+    reason = index.refusal(other)
     return reason is not None and reason not in (Reason.SAME_OCCURRENCE, *REPEATABLE)
 
 
@@ -171,9 +192,9 @@ def _takes_precedence(other: Remediation, remediation: Remediation, index: Admis
     """Whether `other` has certainly started, or waits in front of `remediation`."""
     if other.uid in index.unconfirmed:
         return False
-    if other.started or other.key in index.admitted:
+    if other.started or index.is_admitted(other):
         return True
-    return other.waiting and other.order < remediation.order and other.key not in index.refused
+    return other.waiting and other.order < remediation.order and index.refusal(other) is None
 
 
 def _refusal_of_firing(remediation: Remediation) -> Refuse | None:
@@ -189,7 +210,7 @@ def _refusal_of_resolved(remediation: Remediation, index: AdmissionIndex) -> Ref
         and other.starts_at > remediation.starts_at
         and other.resolved_at is None
         # A startsAt that only wobbled is not a new alert.
-        and index.refused.get(other.key) not in (Reason.SAME_INCIDENT, Reason.SAME_OCCURRENCE)
+        and index.refusal(other) not in (Reason.SAME_INCIDENT, Reason.SAME_OCCURRENCE)
         for other in firing
     ):
         return Refuse(Reason.FIRING_AGAIN)
@@ -198,7 +219,7 @@ def _refusal_of_resolved(remediation: Remediation, index: AdmissionIndex) -> Ref
     last_undo = max(
         (
             other.started_at
-            for other in index.by_incident[remediation.incident]
+            for other in index.of_incident(remediation)
             if other.phase is Phase.SUCCEEDED and other.started_at is not None
         ),
         default=None,
@@ -232,8 +253,8 @@ def _wait(
 
 def _unconfirmed_of_incident(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     """Wait while it is unknown whether another Job of the incident started."""
-    for other in index.by_incident[remediation.incident] if index.unconfirmed else ():
-        if other is not remediation and other.uid in index.unconfirmed:
+    for other in index.of_incident(remediation) if index.unconfirmed else ():
+        if other.uid != remediation.uid and other.uid in index.unconfirmed:
             return Wait(Reason.TARGET_BUSY, message=f"Job {other.key} may have started")
     return None
 
@@ -254,7 +275,7 @@ def _resolve_delay(remediation: Remediation, index: AdmissionIndex) -> Wait | No
 
 
 def _busy_target(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
-    other = index.busy_targets.get(remediation.target)
+    other = index.busy(remediation.target)
     if other is None:
         return None
     state = "in a Kueue queue for" if other.phase is Phase.QUEUED else "running on"
@@ -263,7 +284,7 @@ def _busy_target(remediation: Remediation, index: AdmissionIndex) -> Wait | None
 
 def _cooldown(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
     cooldown = remediation.options.cooldown
-    last_end = index.last_end.get((remediation.operario, remediation.target))
+    last_end = index.last_end(remediation.operario, remediation.target)
     if last_end is None or last_end + cooldown <= index.now:
         return None
     message = (
@@ -275,14 +296,14 @@ def _cooldown(remediation: Remediation, index: AdmissionIndex) -> Wait | None:
 
 def _limit(remediation: Remediation, index: AdmissionIndex, envelope: Envelope) -> Wait | None:
     options, limits = remediation.options, envelope.limits
-    running = index.occupying_by_operario[remediation.operario]
+    running = index.occupying(remediation.operario)
     if running >= options.max_concurrent:
         message = (
             f"{plural(running, 'Job')} of this operario {_running(index, remediation.operario)}, "
             f"max-concurrent is {options.max_concurrent}"
         )
         return Wait(Reason.MAX_CONCURRENT, message=message)
-    hour = index.last_hour[remediation.operario]
+    hour = index.last_hour(remediation.operario)
     if len(hour) >= options.max_per_hour:
         return Wait(
             Reason.MAX_PER_HOUR,
@@ -290,13 +311,14 @@ def _limit(remediation: Remediation, index: AdmissionIndex, envelope: Envelope) 
             f"{plural(len(hour), 'Job')} of this operario started in the last hour, "
             f"max-per-hour is {options.max_per_hour}",
         )
-    if index.occupying >= limits.concurrent:
+    running = index.occupying()
+    if running >= limits.concurrent:
         return Wait(
             Reason.LIMIT_CONCURRENT,
-            message=f"{plural(index.occupying, 'remediation')} {_running(index)}, "
+            message=f"{plural(running, 'remediation')} {_running(index)}, "
             f"limits.concurrent in openfero.yaml is {limits.concurrent}",
         )
-    minute = index.last_minute
+    minute = index.last_minute()
     if len(minute) >= limits.per_minute:
         return Wait(
             Reason.LIMIT_PER_MINUTE,
@@ -309,11 +331,10 @@ def _limit(remediation: Remediation, index: AdmissionIndex, envelope: Envelope) 
 
 def _running(index: AdmissionIndex, operario: str | None = None) -> str:
     """What the Jobs do that count for a limit: those in a Kueue queue may not have started."""
-    queued = index.queued if operario is None else index.queued & {operario}
-    return "running or queued by Kueue" if queued else "running"
+    return "running or queued by Kueue" if index.any_queued(operario) else "running"
 
 
-def _next_free(starts: list[datetime], limit: int, now: datetime, window: timedelta) -> datetime:
+def _next_free(starts: Starts, limit: int, now: datetime, window: timedelta) -> datetime:
     """When a full window has room for one more start."""
     # The limit is read from the Job, where somebody may have written one below 1.
-    return heapq.nlargest(limit, starts)[-1] + window if limit > 0 else now + window
+    return starts.latest(limit) + window if limit > 0 else now + window

@@ -87,19 +87,19 @@ def _index(
     attempts_read = {(job.incident, job.operario) for job in held_back}
     by_incident: dict[str, list[Remediation]] = defaultdict(list)
     attempts: dict[tuple[str, str], list[Remediation]] = defaultdict(list)
-    breakers = Breakers(now, by_incident)
+    started_on: dict[tuple[str, str], list[Remediation]] = defaultdict(list)
     for job in remediations:
         if job.deleting or not job.incident:
             continue
         by_incident[job.incident].append(job)
         if (job.operario, job.target) in breakers_read and job.started:
-            breakers.add(job)
+            started_on[job.operario, job.target].append(job)
         attempt = job.incident, job.operario
         if attempt in attempts_read and not (
             job.phase is Phase.REFUSED and job.reason in _DUPLICATES
         ):
             attempts[attempt].append(job)
-    return breakers, attempts
+    return Breakers(now, by_incident, started_on), attempts
 
 
 def _next_attempt(refused: Remediation, catalog: Catalog | None) -> Remediation | None:

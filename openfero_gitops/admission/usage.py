@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from openfero_gitops.admission.index import AdmissionIndex
+from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.remediation import Phase
 
@@ -59,12 +60,11 @@ def measure_usage(
         remediations: all that are known: others may occupy a target of the operario.
         now: the current time (UTC).
     """
-    index = AdmissionIndex(now)
     own: dict[str, Remediation] = {}
     waiting = 0
-    # The checks of admission depend on the order in which Jobs are added.
-    for remediation in sorted(_relevant(operario, remediations), key=lambda r: r.order):
-        index.add(remediation)
+    relevant = sorted(_relevant(operario, remediations), key=lambda r: r.order)
+    index = AdmissionIndex(JobIndex(relevant), now)
+    for remediation in relevant:
         if remediation.operario == operario.name and not remediation.deleting:
             waiting += remediation.waiting
             own[remediation.target] = remediation
@@ -72,8 +72,8 @@ def measure_usage(
     states.sort(key=lambda state: state.latest.order, reverse=True)
     states.sort(key=lambda state: not state.not_helping)
     return OperarioUsage(
-        running=index.occupying_by_operario.get(operario.name, 0),
-        started_last_hour=len(index.last_hour.get(operario.name, ())),
+        running=index.occupying(operario.name),
+        started_last_hour=len(index.last_hour(operario.name)),
         waiting=waiting,
         targets=states,
     )
@@ -100,8 +100,8 @@ def _target_state(
         active_digest="",
     )
     breaker = index.breakers.check(next_job) if operario.status is Status.FIRING else None
-    busy = index.busy_targets.get(latest.target)
-    ended = index.last_end.get((operario.name, latest.target))
+    busy = index.busy(latest.target)
+    ended = index.last_end(operario.name, latest.target)
     until = ended + operario.options.cooldown if ended is not None else None
     if until is not None and until <= index.now:
         until = None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from openfero_gitops.admission.live_index import LiveIndex
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.health import Condition
@@ -140,6 +141,7 @@ def crowded(jobs: Sequence[Remediation]) -> State:
         elector=SimpleNamespace(status=sample.leadership()),  # type: ignore[arg-type]
         observer=part,
         view=view,
+        index=LiveIndex(view),
         control=part,
         cluster_findings=part,
         deliveries=part,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
+from openfero_gitops.admission.live_index import LiveIndex
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.mirrorer import Mirrorer, load_mirror
@@ -107,6 +108,7 @@ class Replica:
         self.admitter = Admitter(
             jobs=jobs,
             view=self.view,
+            index=LiveIndex(self.view),
             catalog=lambda: self.syncer.catalog,
             control=self.control,
             counts=tally,

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from openfero_gitops.admission.admitter import Admitter
 from openfero_gitops.admission.cleaner import Cleaner
+from openfero_gitops.admission.live_index import LiveIndex
 from openfero_gitops.admission.pause import Control
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -340,6 +341,7 @@ class Replica:
         self.admitter = Admitter(
             jobs=self.jobs,
             view=self.view,
+            index=LiveIndex(self.view),
             catalog=lambda: self.catalog,
             control=self.control,
             counts=self.tally,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from openfero_gitops.admission.live_index import LiveIndex
 from openfero_gitops.domain.pause import Pause, PauseCause
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, JobKey
@@ -31,7 +32,7 @@ def test_decisions_are_cached_until_an_input_changes() -> None:
     """A changed Job, envelope or pause, or a second of time, causes a new decision."""
     clock, view = Clock(), View()
     view.apply(remediation("a"))
-    decided = DecisionCache(view, clock)
+    decided = DecisionCache(view, LiveIndex(view), clock)
     first = decided.get(CATALOG, None, now=NOW)
 
     assert first[JOB].reason is Reason.ADMITTED
@@ -49,7 +50,7 @@ def test_decisions_are_cached_until_an_input_changes() -> None:
 def test_slow_decisions_are_reused_for_longer() -> None:
     """With very many Jobs the page may be a little behind, so that the event loop is free."""
     clock, view = Clock(), View()
-    decided = DecisionCache(view, clock)
+    decided = DecisionCache(view, LiveIndex(view), clock)
     clock.step = 0.1
     first = decided.get(CATALOG, None, now=NOW)
     clock.step = 0.0
@@ -65,7 +66,7 @@ def test_decisions_by_another_catalog_are_not_reused() -> None:
     """However slow decisions are, those of another catalog or pause are never returned."""
     clock, view = Clock(), View()
     view.apply(remediation("a"))
-    decided = DecisionCache(view, clock)
+    decided = DecisionCache(view, LiveIndex(view), clock)
     clock.step = 0.1
 
     assert decided.get(CATALOG, None, now=NOW)[JOB].reason is Reason.ADMITTED

@@ -669,8 +669,8 @@ class TestRecorder:
         job = build.remediation("next", options=options)
         effect = {"effect": Effect.NOT_HEALED, "effect_message": "fired again 4m after"}
         ran = build.finished("first", ended=build.NOW - timedelta(hours=1), **effect)
-        breakers = Breakers(build.NOW, {ran.incident: [ran]})
-        breakers.add(ran)
+        started_on = {(ran.operario, ran.target): [ran]}
+        breakers = Breakers(build.NOW, {ran.incident: [ran]}, started_on)
         breaker = breakers.check(job)
         assert breaker is not None
         event = events.of_wait(job, Wait(Reason.NOT_HELPING, message=breaker.message))
