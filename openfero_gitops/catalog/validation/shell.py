@@ -73,6 +73,8 @@ class _Command:
         self.is_open = True
         if len(self.text) < _MAX_WORD_CHARACTERS:
             self.text += text
+        elif text:  # no command has such a name
+            self.text = f"{self.text[:_MAX_WORD_CHARACTERS]}…"
 
     def add_word(self, text: str, words: list[Word]) -> None:
         """Add text that ends a word."""

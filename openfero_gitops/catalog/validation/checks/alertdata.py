@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.catalog.validation import shell
+from openfero_gitops.catalog.validation.quoting import is_plainly_quoted
 from openfero_gitops.catalog.validation.rules import Breach, check
 from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.rule import Pointer, warning
@@ -86,7 +87,10 @@ def _unsafe_uses(script: str, variables: frozenset[str]) -> tuple[tuple[str, str
 
 def _find_unsafe_uses(script: str, variables: frozenset[str]) -> Iterator[tuple[str, str]]:
     # Kubernetes turns $$ into $ before the shell sees it.
-    words = shell.split_words(script.replace("$$", "$"))
+    script = script.replace("$$", "$")
+    if is_plainly_quoted(script, lambda name: _is_alert_data(name, variables)):
+        return
+    words = shell.split_words(script)
 
     def alert_variable(names: Iterable[str]) -> str:
         return next((name for name in names if _is_alert_data(name, variables)), "")
