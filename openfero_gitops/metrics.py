@@ -22,7 +22,6 @@ from prometheus_client.process_collector import ProcessCollector
 
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.notification import NotificationKind
-from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from openfero_gitops.domain.answer import Answer
+    from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.domain.sync import Changes, SyncStatus
 
@@ -254,11 +254,9 @@ class Metrics:
     def delivered(self, answer: Answer, truncated: int) -> None:
         """Count one delivery, and the alerts that Alertmanager left out of it."""
         self._truncated.inc(truncated)
-        for item in answer.items:
-            reason = item.reason.value if isinstance(item.reason, Reason) else ""
-            self._alerts.labels(item.outcome.value, reason).inc()
-        created = answer.count(Outcome.CREATED) + answer.count(Outcome.REFUSED)
-        self._created.inc(created)
+        for (outcome, reason), count in answer.counts.items():
+            self._alerts.labels(outcome.value, reason.value if reason else "").inc(count)
+        self._created.inc(answer.count(Outcome.CREATED, Outcome.REFUSED))
 
     def answered(self, code: int, seconds: float) -> None:
         """Count an answer to a delivery, including deliveries that could not be read."""

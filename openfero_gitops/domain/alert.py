@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
 from openfero_gitops.domain.labels import without
-from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.domain.text import canonical_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,6 +150,6 @@ def incident_digest(labels: Mapping[str, str], status: Status) -> str:
 
 def _digest(value: object) -> str:
     """Hash with SHA-256, as unpadded lower-case base32 (RFC 4648)."""
-    digest = hashlib.sha256(canonical_json(value).encode()).digest()
+    digest = hashlib.sha256(canonical_bytes(value)).digest()
     bits = int.from_bytes(digest) << 4  # 256 bits, filled up to 52 times 5
     return "".join([_BASE32_PAIRS[bits >> shift & 1023] for shift in range(250, -1, -10)])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from openfero_gitops.domain.alert import Alert, InvalidAlert
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import JobKey, Outcome
@@ -47,6 +50,11 @@ class Answer:
         """200 only if every matched alert has its Job."""
         return max((item.verdict for item in self.items), default=Verdict.ACCEPTED)
 
-    def count(self, outcome: Outcome) -> int:
-        """Count the alerts with an outcome."""
-        return sum(item.outcome is outcome for item in self.items)
+    @property
+    def counts(self) -> Mapping[tuple[Outcome, Reason | None], int]:
+        """Count the alerts with each outcome and reason that occurs."""
+        return Counter((item.outcome, item.reason) for item in self.items)
+
+    def count(self, *outcomes: Outcome) -> int:
+        """Count the alerts with one of some outcomes."""
+        return sum(item.outcome in outcomes for item in self.items)

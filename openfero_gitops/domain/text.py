@@ -8,6 +8,8 @@ import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,6 +26,7 @@ _MAX_CHOICES: Final = 8
 _MIN_SIMILARITY: Final = 0.7
 _MAX_COMPARED_CHARACTERS: Final = 100
 _MAX_COMPARED_CHOICES: Final = 100
+_CANONICAL_BYTES: Final = msgspec.json.Encoder(order="sorted")
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -35,6 +38,14 @@ def plural(number: int, noun: str) -> str:
 def canonical_json(value: Any) -> str:
     """Serialize to the one spelling that is hashed and compared: sorted keys, no spaces, UTF-8."""
     return _CANONICAL.encode(value)
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """Return `canonical_json` in UTF-8 of texts and integers, several times faster.
+
+    Floating-point numbers would have another spelling.
+    """
+    return _CANONICAL_BYTES.encode(value)
 
 
 def pretty_json(value: Any) -> str:
@@ -53,6 +64,8 @@ def without_surrogates(text: str) -> str:
 def printable(text: str, limit: int = _MAX_CHARACTERS) -> str:
     """Untrusted text on one line: at most `limit` characters, control characters escaped."""
     text = text if len(text) <= limit else text[:limit] + "…"
+    if text.isprintable():  # (a quick check, and most texts are)
+        return text
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.memo import cache_short_texts
-from openfero_gitops.domain.text import canonical_json, listed, printable
+from openfero_gitops.domain.text import canonical_bytes, listed, printable
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def record_alert(alert: Alert, limits: RecordLimits) -> AlertRecord:
     """
     for cut in _CUT_CHARACTERS:
         values = _values(alert, cut)
-        text = canonical_json(values)
-        if fits := len(text.encode()) <= limits.record_bytes:
+        text = canonical_bytes(values)
+        if fits := len(text) <= limits.record_bytes:
             break
-    return AlertRecord(values, text, fits)
+    return AlertRecord(values, text.decode(), fits)
 
 
 def _values(alert: Alert, limit: int | None) -> dict[str, Any]:

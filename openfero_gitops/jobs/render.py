@@ -17,7 +17,7 @@ from openfero_gitops.domain.alert import Occurrence
 from openfero_gitops.domain.errors import RenderRefusal
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.reason import Reason
-from openfero_gitops.domain.text import canonical_json
+from openfero_gitops.domain.text import canonical_bytes
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs import environment, template
 from openfero_gitops.jobs.names import job_key, label_value
@@ -140,9 +140,9 @@ def render(
         )
         name = {"alertname": alert.name[:_MAX_TEXT_CHARACTERS]}
         target_text = target(dataclasses.replace(alert, labels=name), operario)
-        record_text = canonical_json(
+        record_text = canonical_bytes(
             {"status": alert.status.value, "labels": name, "annotations": {}, "truncated": True}
-        )
+        ).decode()
     annotations = {
         **_without_reserved(operario.job.get("annotations")),
         **_annotations(operario, revision, occurrence, delivery, record_text, renderer=renderer),
@@ -151,7 +151,7 @@ def render(
         keys.OPTIONS: write_options(operario.options, renderer),
     }
     if replica:
-        annotations[keys.REPLICA_LABELS] = canonical_json(replica)
+        annotations[keys.REPLICA_LABELS] = canonical_bytes(replica).decode()
     if queue := (operario.job.get("labels") or {}).get(keys.KUEUE_QUEUE):
         annotations[keys.QUEUE] = queue
     if _size(annotations) > _MAX_ANNOTATION_BYTES:
@@ -198,7 +198,7 @@ def target(alert: Alert, operario: Operario, replica_labels: Sequence[str] = ())
         for name in names
         if alert.labels.get(name) and name not in replica_labels
     }
-    return canonical_json(chosen or {"alertname": alert.name})
+    return canonical_bytes(chosen or {"alertname": alert.name}).decode()
 
 
 def _without_reserved(mapping: Mapping[str, str] | None) -> dict[str, str]:
@@ -246,14 +246,14 @@ def _annotations(
         keys.RECEIVED_AT: received,
         keys.LAST_DELIVERED_AT: received,
         keys.RECEIVED_BY: delivery.received_by,
-        keys.DELIVERY: canonical_json(
+        keys.DELIVERY: canonical_bytes(
             {
                 # An alert with startsAt does not depend on its delivery.
                 "id": "" if occurrence.starts_at else delivery.id,
                 "groupKey": delivery.group_key,
                 "groupStatus": delivery.group_status.value,
             }
-        ),
+        ).decode(),
     }
 
 

@@ -12,6 +12,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.memo import cache_short_texts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
@@ -52,6 +54,8 @@ def add_default_headers(
     headers["Server"] = _SERVER
 
 
+# Clients have few names for the server.
+@cache_short_texts(max_entries=256, max_characters=256)
 def is_loopback(host: str) -> bool:
     """Whether a host of a URL is this machine: localhost, 127.0.0.0/8 or [::1]."""
     name = host.strip("[]").lower().rstrip(".")

@@ -44,6 +44,8 @@ class TrustedProxies:
         A proxy adds the address of its own client at the end of X-Forwarded-For; what is before it
         may be made up by that client. So the last one that is no proxy counts.
         """
+        if "X-Forwarded-For" not in headers:
+            return peer
         client = peer
         forwards = ",".join(headers.getall("X-Forwarded-For", ())).split(",")
         for forward in reversed(forwards[-_MAX_FORWARDS:]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -14,10 +15,9 @@ from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import Overloaded, TooLarge
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
-from openfero_gitops.web.api.delivery_shape import delivery_item_shape
+from openfero_gitops.web.api.delivery_shape import delivery_item
 from openfero_gitops.web.api.described import ALERTS_OK, DELIVER, DELIVER_TO_ALERT
 from openfero_gitops.web.api.operation import serve
-from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.bodies import BodyBudget, Reservation, read_body
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of, problem_response
 
@@ -108,7 +108,7 @@ def add_webhook(
                 code=response.status,
                 alerts=len(answer.items),
                 seconds=round(time.perf_counter() - started, 3),
-                **{outcome.value: n for outcome in Outcome if (n := answer.count(outcome))},
+                **Counter(item.outcome.value for item in answer.items),
             )
         exposition.answered(response.status, time.perf_counter() - started)
         return response
@@ -153,7 +153,7 @@ def _log_refusal(request: web.Request, code: int, error: Exception) -> None:
 
 
 def _response(answer: Answer) -> web.Response:
-    items = [to_json(delivery_item_shape(item)) for item in answer.items]
+    items = [delivery_item(item) for item in answer.items]
     if answer.verdict is Verdict.ACCEPTED:
         return web.json_response({"items": items})
     worst = next(item for item in answer.items if item.verdict is answer.verdict)
@@ -163,7 +163,7 @@ def _response(answer: Answer) -> web.Response:
         advice = "correct the alert"
     else:
         advice = "fix the operario"
-    failed = answer.count(Outcome.ERROR) + answer.count(Outcome.INVALID)
+    failed = answer.count(Outcome.ERROR, Outcome.INVALID)
     name = worst.alert.name or "an alert without a name"
     reason = worst.reason.value if worst.reason else ""
     job = f", Job {worst.job}" if worst.job else ""

@@ -53,16 +53,20 @@ class PushShape(Shape):
     message: Text
 
 
-def delivery_item_shape(value: Item) -> DeliveryItemShape:
-    """Convert one alert of the answer to a delivery."""
-    return DeliveryItemShape(
-        alertname=value.alert.name,
-        status=value.alert.status,
-        fingerprint=value.alert.fingerprint,
-        outcome=value.outcome,
-        operario=value.operario or None,
-        namespace=value.job.namespace if value.job else None,
-        job=value.job.name if value.job else None,
-        reason=value.reason,
-        message=value.message or None,
-    )
+def delivery_item(value: Item) -> dict[str, str | None]:
+    """Convert one alert of the answer to a delivery to what a `DeliveryItemShape` serialises to.
+
+    (Without pydantic, because there may be thousands in an answer.)
+    """
+    job = value.job
+    return {
+        "alertname": value.alert.name,
+        "status": value.alert.status,
+        "fingerprint": value.alert.fingerprint,
+        "outcome": value.outcome,
+        "operario": value.operario or None,
+        "namespace": job.namespace if job else None,
+        "job": job.name if job else None,
+        "reason": value.reason,
+        "message": value.message or None,
+    }

@@ -32,4 +32,6 @@ def test_outcomes_are_counted() -> None:
     mixed = Answer((Item(alert(), Outcome.CREATED), Item(alert(), Outcome.EXISTS)))
 
     assert [mixed.count(outcome) for outcome in Outcome] == [1, 1, 0, 0, 0, 0]
+    assert mixed.count(Outcome.CREATED, Outcome.EXISTS) == 2
+    assert mixed.counts == {(Outcome.CREATED, None): 1, (Outcome.EXISTS, None): 1}
     assert mixed.verdict is Verdict.ACCEPTED

@@ -3,9 +3,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openfero_gitops.domain.text import (
+    canonical_bytes,
+    canonical_json,
     did_you_mean,
+    is_printable,
     nearest,
     pretty_json,
     printable,
@@ -62,3 +67,31 @@ def test_suggestions_name_the_nearest_choice() -> None:
     assert did_you_mean("limit", ["limits", "paused"]) == "did you mean limits?"
     assert did_you_mean("x", ["limits", "paused"]) == "write one of limits, paused"
     assert did_you_mean("x", map(str, range(9))) == ""
+
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from('\x00\x1f"\\/\x7f\u2028')
+)
+
+
+@given(
+    st.recursive(
+        TEXTS | st.integers() | st.none() | st.booleans(),
+        lambda values: st.lists(values) | st.tuples(values) | st.dictionaries(TEXTS, values),
+    )
+)
+def test_canonical_bytes_are_those_of_canonical_json(value: object) -> None:
+    """Whatever texts and integers are recorded, the fast function spells them like the other."""
+    assert canonical_bytes(value) == canonical_json(value).encode()
+
+
+def test_canonical_bytes_of_half_a_character_cannot_be_made() -> None:
+    """A lone surrogate is an error, as it is where `canonical_json` is encoded."""
+    with pytest.raises(UnicodeEncodeError):
+        canonical_bytes(["\ud800"])
+
+
+@given(st.text())
+def test_text_that_is_printed_as_it_is_has_nothing_to_escape(text: str) -> None:
+    """The quick check for printable text agrees with the characters that are escaped."""
+    assert (printable(text, len(text)) == text) == is_printable(text)

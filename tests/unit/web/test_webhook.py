@@ -19,6 +19,8 @@ from openfero_gitops.domain.answer import Item, Verdict
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
+from openfero_gitops.web.api.delivery_shape import DeliveryItemShape
+from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.auth import Credentials, Guard
 from openfero_gitops.web.webhook import TIMEOUT_SECONDS, Intake, add_webhook
 from tests.support.depth import scaled
@@ -121,6 +123,7 @@ async def test_every_alert_is_answered_in_its_order(path: str) -> None:
             },
         ]
     }
+    assert [to_json(DeliveryItemShape(**item)) for item in body["items"]] == body["items"]
     (taken,) = inbox.groups
     assert [alert.status for alert in taken.alerts] == [*[Status.FIRING] * 3, Status.RESOLVED]
 
