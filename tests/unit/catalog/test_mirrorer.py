@@ -49,6 +49,7 @@ from tests.support.workers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from openfero_gitops.catalog.mirror import Mirror
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.sync import SyncStatus
@@ -318,6 +319,29 @@ class TestWriting:
             await asyncio.sleep(0.1)
             loaded = await desk.load()
         assert loaded == (newest, None)
+
+    @in_virtual_time
+    async def test_the_config_maps_are_made_again_only_if_something_changed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A check of what nobody changed costs one list, however many files there are."""
+        desk = Desk()
+        await desk.sync(disk=operario_file("disk"))
+        made = []
+
+        def counted(*arguments: Any) -> Mirror:
+            made.append(arguments)
+            return write_mirror(*arguments)
+
+        monkeypatch.setattr("openfero_gitops.catalog.mirrorer.write_mirror", counted)
+        async with desk.mirroring():
+            await asyncio.sleep(3600)
+            assert len(made) == 2
+            (shard,) = (name for name in await desk.stored() if name != HEAD)
+            await desk.drop(shard)
+            await asyncio.sleep(180)
+            assert len(made) == 4
+            assert shard in await desk.stored()
 
     @in_virtual_time
     async def test_a_refusal_is_written_within_a_minute(self) -> None:
