@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 
@@ -15,6 +16,7 @@ from tests.bench import (
     failover,
     figures,
     git,
+    idle,
     pages,
     streams,
     syncs,
@@ -27,13 +29,14 @@ MEASURES = {
     "git": git.main,
     "validate": validate.main,
     "admission": admission.main,
+    "idle": idle.main,
     "failover": failover.main,
     "pages": pages.main,
     "syncs": syncs.main,
     "attacks": attacks.main,
     "streams": streams.main,
 }
-LONG = {"syncs", "attacks", "streams"}  # run only when named
+LONG = {"idle", "syncs", "attacks", "streams"}  # run only when named
 
 
 def main() -> int:
@@ -50,6 +53,8 @@ def main() -> int:
             print(result.render(figures.earlier(name)), flush=True)
             if arguments.keep:
                 figures.keep(name, result)
+                with contextlib.suppress(LookupError):  # not every one has a place in a page
+                    record.keep(name, result.render())
         elif arguments.keep and result is not None:
             record.keep(name, result)
     return 0

@@ -320,6 +320,11 @@ class Admin:
         ) as answer:
             return answer.status, await answer.json(content_type=None)
 
+    def stream(self, path: str) -> Any:
+        """Return a response to be read piece by piece, as a context manager."""
+        assert self._http is not None
+        return self._http.get(self.url + path, timeout=aiohttp.ClientTimeout())
+
     async def create_all(self, path: str, objects: Iterable[Any]) -> Counter[int]:
         """Create objects, eight at a time, and count the statuses."""
         statuses: Counter[int] = Counter()
