@@ -1,4 +1,4 @@
-"""Recording of measurements in docs/reliability.md, each kind in a separate block."""
+"""Recording of measurements in pages of docs/, each kind in a separate block."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGES = tuple(ROOT / "docs" / name for name in ("reliability.md", "sizing.md"))
 
 
 def machine() -> str:
@@ -51,11 +52,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(header), "| " + " | ".join(rule) + " |", *map(line, rows)])
 
 
-def keep(block: str, text: str, page: Path = PAGE) -> None:
-    """Replace the text of a block of the page."""
-    before = page.read_text()
+def keep(block: str, text: str, pages: Iterable[Path] = PAGES) -> None:
+    """Replace the text of a block in the page that has it."""
     pattern = re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->\n)", re.DOTALL)
-    after, count = pattern.subn(lambda match: f"{match[1]}{text.rstrip()}\n{match[2]}", before)
-    if count != 1:
-        raise LookupError(f"{page.name} has no block {block}")
-    page.write_text(after)
+    for page in pages:
+        before = page.read_text()
+        after, count = pattern.subn(lambda match: f"{match[1]}{text.rstrip()}\n{match[2]}", before)
+        if count == 1:
+            page.write_text(after)
+            return
+    raise LookupError(f"no page of docs/ has one block {block}")
