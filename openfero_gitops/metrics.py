@@ -256,7 +256,8 @@ class Metrics:
         self._truncated.inc(truncated)
         for (outcome, reason), count in answer.counts.items():
             self._alerts.labels(outcome.value, reason.value if reason else "").inc(count)
-        self._created.inc(answer.count(Outcome.CREATED, Outcome.REFUSED))
+            if outcome in (Outcome.CREATED, Outcome.REFUSED):
+                self._created.inc(count)
 
     def answered(self, code: int, seconds: float) -> None:
         """Count an answer to a delivery, including deliveries that could not be read."""

@@ -28,6 +28,7 @@ from openfero_gitops.delivery.pairs import (
     still_firing,
 )
 from openfero_gitops.delivery.recording import IncidentRecorder
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import (
@@ -45,6 +46,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
+from openfero_gitops.jobs.foreign import recorded_alert
 from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
@@ -403,6 +405,8 @@ class Submitter:
                 return await self._read(rendered.key, rendered.occurrence)
             except NotFound as error:
                 raise NameTaken(f"Job {rendered.key} is being deleted") from error
+        recorded = recorded_alert(rendered.manifest["metadata"]["annotations"][keys.ALERT])
+        recorded.set_identity(rendered.occurrence, rendered.replica_labels)
         created = observe(job)
         self._view.apply(created)
         if isinstance(created, Foreign):  # it would never start, so that 200 would lose the alert

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -53,7 +52,11 @@ class Answer:
     @property
     def counts(self) -> Mapping[tuple[Outcome, Reason | None], int]:
         """Count the alerts with each outcome and reason that occurs."""
-        return Counter((item.outcome, item.reason) for item in self.items)
+        counts: dict[tuple[Outcome, Reason | None], int] = {}
+        for item in self.items:
+            key = item.outcome, item.reason
+            counts[key] = counts.get(key, 0) + 1
+        return counts
 
     def count(self, *outcomes: Outcome) -> int:
         """Count the alerts with one of some outcomes."""

@@ -9,16 +9,16 @@ name would be invalid, or equal to that of another label, is only in `OPENFERO_A
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.text import canonical_bytes, listed, printable
 from openfero_gitops.domain.timestamp import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from openfero_gitops.domain.alert import Alert
 
@@ -28,6 +28,8 @@ _ANNOTATION_PREFIX: Final = PREFIX + "ANNOTATION_"
 _CUT_CHARACTERS: Final[tuple[int | None, ...]] = (None, 4096, 1024, 256, 64, 0)
 _CUT_MARK: Final = "…[cut]"
 _MAX_SHOWN_CHARACTERS: Final = 80
+#: Of the names of the labels or annotations of an alert whose variables are kept.
+_MAX_CACHED_CHARACTERS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def variables(
 def why_missing(variable: str, record: AlertRecord, limits: RecordLimits) -> str:
     """Why an alert has no variable of this name, as a clause."""
     for kind, prefix in (("annotations", _ANNOTATION_PREFIX), ("labels", PREFIX)):
-        sharing = _by_variable(prefix, record.values[kind], limits).get(variable, ())
+        named = _by_variable(prefix, tuple(sorted(record.values[kind])), limits.separators)
+        sharing = named.get(variable, ())
         if len(sharing) > 1:
             shown = listed(printable(name, _MAX_SHOWN_CHARACTERS) for name in sharing)
             return (
@@ -140,27 +143,33 @@ def why_missing(variable: str, record: AlertRecord, limits: RecordLimits) -> str
 
 
 def _named(prefix: str, values: Mapping[str, str], limits: RecordLimits) -> dict[str, str]:
-    named = _by_variable(prefix, values, limits)
+    """The values by variable; sorted by the label or annotation."""
+    named = _by_variable(prefix, tuple(sorted(values)), limits.separators)
     return {name: values[keys[0]] for name, keys in named.items() if len(keys) == 1}
 
 
 def _by_variable(
-    prefix: str, values: Mapping[str, str], limits: RecordLimits
-) -> dict[str, list[str]]:
-    """The names of labels or annotations, sorted, by the variable that they would have."""
-    named: dict[str, list[str]] = {}
-    for key in sorted(values):
-        if name := _variable(key, prefix, limits.separators):
-            named.setdefault(name, []).append(key)
+    prefix: str, keys: tuple[str, ...], separators: str
+) -> Mapping[str, Sequence[str]]:
+    """The names of labels or annotations by the name of the variable that they would have."""
+    if sum(map(len, keys)) > _MAX_CACHED_CHARACTERS:
+        return _group_by_variable(prefix, keys, separators)
+    return _cached_by_variable(prefix, keys, separators)
+
+
+def _group_by_variable(
+    prefix: str, keys: tuple[str, ...], separators: str
+) -> Mapping[str, Sequence[str]]:
+    valid, table = _naming(separators)
+    named: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        if valid.fullmatch(key):
+            named[prefix + key.upper().translate(table)].append(key)
     return named
 
 
-# Alerts have the same few names.
-@cache_short_texts(max_entries=1024, max_characters=128)
-def _variable(key: str, prefix: str, separators: str) -> str:
-    """Return the variable of a label or annotation; empty if the name cannot be one."""
-    valid, table = _naming(separators)
-    return prefix + key.upper().translate(table) if valid.fullmatch(key) else ""
+# The alerts of a rule have the same names.
+_cached_by_variable = lru_cache(maxsize=256)(_group_by_variable)
 
 
 @cache

@@ -12,6 +12,8 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence
 from openfero_gitops.domain.labels import compact, without
@@ -33,6 +35,7 @@ _MAX_RECORD_BYTES: Final = 64 * 1024
 _CLOCK_TOLERANCE: Final = timedelta(minutes=2)
 #: Those of the controller have 32.
 _MAX_DELIVERY_ID_CHARACTERS: Final = 64
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class Identity(NamedTuple):
@@ -82,12 +85,22 @@ class RecordedAlert:
         """
         key = status, starts_at, attempt, delivery, replica_labels
         if self._identity is None or self._identity[0] != key:
-            occurrence = Occurrence(
-                without(self.labels, replica_labels), status, starts_at, attempt, delivery
+            labels = without(self.labels, replica_labels)
+            self._identity = (
+                key,
+                _identity_of(Occurrence(labels, status, starts_at, attempt, delivery)),
             )
-            identity = Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
-            self._identity = key, identity
         return self._identity[1]
+
+    def set_identity(self, occurrence: Occurrence, replica_labels: tuple[str, ...]) -> None:
+        """Take what follows from the alert from the occurrence for which its Job was rendered."""
+        delivery = occurrence.delivery if occurrence.starts_at is None else ""
+        key = occurrence.status, occurrence.starts_at, occurrence.attempt, delivery, replica_labels
+        self._identity = key, _identity_of(occurrence)
+
+
+def _identity_of(occurrence: Occurrence) -> Identity:
+    return Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
 
 
 # A Job changes several times within a minute.
@@ -99,6 +112,10 @@ def recorded_alert(text: str) -> RecordedAlert:
 
 def json_object(text: str) -> dict[str, Any]:
     """Parse a JSON object; empty if the text is anything else."""
+    try:
+        return _OBJECT.decode(text)
+    except (ValueError, RecursionError):
+        pass  # json also reads lone surrogates
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.memo import cache_short_texts
 from openfero_gitops.domain.remediation import JobKey
 
 if TYPE_CHECKING:
@@ -40,5 +41,7 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:_LABEL_CHARACTERS].strip("._-")
 
 
+# Alerts have few names.
+@cache_short_texts(max_entries=1024, max_characters=256)
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

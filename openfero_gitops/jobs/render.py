@@ -10,6 +10,7 @@ import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
@@ -72,6 +73,7 @@ class Rendered:
 
     key: JobKey
     occurrence: Occurrence
+    replica_labels: tuple[str, ...]
     manifest: dict[str, Any]
     refusal: Reason | None = None
     message: str = ""
@@ -184,7 +186,7 @@ def render(
         },
         "spec": spec,
     }
-    return Rendered(key, occurrence, manifest, refusal, message)
+    return Rendered(key, occurrence, replica, manifest, refusal, message)
 
 
 def target(alert: Alert, operario: Operario, replica_labels: Sequence[str] = ()) -> str:
@@ -212,7 +214,7 @@ def _without_reserved(mapping: Mapping[str, str] | None) -> dict[str, str]:
 
 def _size(annotations: Mapping[str, str]) -> int:
     """Count the bytes as Kubernetes does."""
-    return sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    return sum(map(len, map(str.encode, chain(annotations, annotations.values()))))
 
 
 def _annotations(

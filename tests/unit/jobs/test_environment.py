@@ -222,6 +222,18 @@ def test_why_there_is_no_variable(variable: str, reason: str) -> None:
     assert ("OPENFERO_ALERT_JSON" in missing) == ("would have" in reason)
 
 
+def test_names_that_are_too_long_to_keep_have_the_same_variables() -> None:
+    """Whether the names of variables are kept for the next alert makes no difference."""
+    labels = {"a-b": "1", "a.b": "2", "c": "3", "d" * 4096: "4", "é": "5"}
+    values = variables_for(labels=labels)
+    del labels["d" * 4096]
+    assert values.pop("OPENFERO_" + "D" * 4096) == "4"
+    values.pop("OPENFERO_ALERT_JSON")
+    kept = variables_for(labels=labels)
+    kept.pop("OPENFERO_ALERT_JSON")
+    assert list(values.items()) == list(kept.items())
+
+
 def test_reserved_names_win_over_labels() -> None:
     """A label cannot replace the commit, the status or an annotation."""
     labels = {

@@ -15,6 +15,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.remediation import Foreign, Remediation
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.jobs import foreign
 from openfero_gitops.jobs.observe import observe
 from tests.support.build import NOW, alert, delivery, operario, rendered, stored
 
@@ -47,6 +48,31 @@ def test_what_was_rendered_is_ours(received: Any, attempt: int) -> None:
 
     assert isinstance(observe(stored(made.manifest)), Remediation)
     assert isinstance(observe(made.manifest), Remediation), "before it is created, too"
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        alert(),
+        alert(starts_at=None),
+        alert(status=Status.RESOLVED),
+        alert(labels={"alertname": "A", "prometheus_replica": "1", "rule_replica": "2"}),
+    ],
+)
+def test_identity_of_a_rendered_job_is_not_computed_again(
+    received: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the occurrence of a rendered Job says of it is what its recorded alert says."""
+    made = rendered(received, attempt=2, delivered=delivery(id="f" * 32))
+    job = stored(made.manifest)
+    recorded = foreign.RecordedAlert(made.manifest["metadata"]["annotations"][keys.ALERT])
+    monkeypatch.setattr("openfero_gitops.jobs.observe.recorded_alert", lambda _: recorded)
+    read = observe(job)
+    recorded.set_identity(made.occurrence, made.replica_labels)
+    monkeypatch.setattr(foreign, "Occurrence", None)
+
+    assert observe(job) == read
+    assert isinstance(read, Remediation)
 
 
 @given(
