@@ -36,6 +36,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome, Phase
+from openfero_gitops.jobs import environment, foreign
 from openfero_gitops.jobs.render import render
 from tests.support import build
 from tests.support.workers import (
@@ -381,22 +382,21 @@ class TestJson:
     ) -> None:
         """A Job's record is serialized and parsed once; a repeated delivery does neither."""
         counts = Counter[str]()
-        encode, decode = json.JSONEncoder.encode, json.JSONDecoder.decode
+        serialize, parse = environment.canonical_bytes, foreign.json_object
 
-        def count_encode(encoder: json.JSONEncoder, value: Any) -> str:
-            text = encode(encoder, value)
-            counts["record serialized"] += RECORDED in text
-            return text
+        def count_serialized(value: Any) -> bytes:
+            counts["record serialized"] += 1
+            return serialize(value)
 
-        def count_decode(decoder: json.JSONDecoder, text: str, *rest: Any) -> Any:
+        def count_parsed(text: str) -> dict[str, Any]:
             counts["record parsed"] += RECORDED in text
-            return decode(decoder, text, *rest)
+            return parse(text)
 
         body = json.dumps({"status": "firing", "alerts": [WIRE_ALERT]})
         replica = World().replica()
         async with replica.watching():
-            monkeypatch.setattr(json.JSONEncoder, "encode", count_encode)
-            monkeypatch.setattr(json.JSONDecoder, "decode", count_decode)
+            monkeypatch.setattr(environment, "canonical_bytes", count_serialized)
+            monkeypatch.setattr(foreign, "json_object", count_parsed)
             answer = await replica.submitter.deliver(read_payload(body))
             assert outcomes(answer) == [(Outcome.CREATED, None)]
             assert counts == {"record serialized": 1, "record parsed": 1}
