@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -61,11 +62,14 @@ class Page(msgspec.Struct):
     items: list[msgspec.Raw] | None = None
 
 
-class _Line(msgspec.Struct):
+_Object = TypeVar("_Object")
+
+
+class _Line(msgspec.Struct, Generic[_Object]):
     """A line of a watch."""
 
     type: str
-    object: msgspec.Raw
+    object: _Object
 
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
@@ -73,7 +77,7 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MEMBERS_OR_NULL: Final = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _VALUE: Final = msgspec.json.Decoder()
 _PAGE: Final = msgspec.json.Decoder(Page)
-_LINE: Final = msgspec.json.Decoder(_Line)
+_LINE: Final = msgspec.json.Decoder(_Line[msgspec.Raw])
 
 
 class AnswerBody:
@@ -160,12 +164,24 @@ def parse_page(text: _Text) -> Page:
         raise ValueError("nested too deeply") from error
 
 
+@lru_cache(maxsize=8)
+def _event_decoder(members: Any) -> msgspec.json.Decoder[_Line[Object]]:
+    return msgspec.json.Decoder(_Line[members])
+
+
 def parse_event(line: bytes, resource: Resource) -> WatchEvent | Object:
     """Parse a line of a watch; return the `Status` of an error.
 
     Raises:
         ValueError: it is not a watch event.
     """
+    if resource.event_members is not None:
+        try:
+            parsed = _event_decoder(resource.event_members).decode(line)
+            str(parsed.object["metadata"]["resourceVersion"])
+            return WatchEvent(Change(parsed.type), parsed.object)
+        except (ValueError, LookupError):
+            pass  # an error, or not an event
     try:
         event = _LINE.decode(line)
         if event.type == "ERROR":

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
+
+from msgspec import Raw  # noqa: TC002 (evaluated when a decoder is made)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ class Resource:
 
     Answers may lack what the caller does not need. `unread` names such members, by the member
     that contains them; None for all of it. With `metadata_only`, lists contain nothing else.
+    `event_members` is a TypedDict of the members that the objects of a watch have at least.
     """
 
     group: str
@@ -38,6 +41,7 @@ class Resource:
     kind: str
     unread: Mapping[str, frozenset[str] | None] = field(default_factory=dict, compare=False)
     metadata_only: bool = field(default=False, compare=False)
+    event_members: Any = field(default=None, compare=False)
 
     @property
     def api_version(self) -> str:
@@ -65,6 +69,34 @@ _MANAGED_FIELDS: Final = frozenset({"managedFields"})
 JOB_STATES: Final = replace(
     JOBS, unread={"metadata": _MANAGED_FIELDS, "spec": frozenset({"template", "podFailurePolicy"})}
 )
+
+
+class _JobMetadata(TypedDict, total=False):
+    name: str
+    namespace: str
+    uid: str
+    resourceVersion: str
+    creationTimestamp: str | None
+    deletionTimestamp: str | None
+    labels: Raw
+    annotations: Raw
+
+
+class _JobSpec(TypedDict, total=False):
+    suspend: bool | None
+    ttlSecondsAfterFinished: int | None
+
+
+class _JobMembers(TypedDict, total=False):
+    """Labels and annotations stay JSON: most events do not change them."""
+
+    metadata: _JobMetadata
+    spec: _JobSpec | None
+    status: dict[str, Any] | None
+
+
+#: Jobs of which events have only what is read of them.
+JOB_EVENTS: Final = replace(JOB_STATES, event_members=_JobMembers)
 #: Pods without their specification.
 POD_STATES: Final = replace(PODS, unread={"metadata": _MANAGED_FIELDS, "spec": None})
 #: ConfigMaps without their data.

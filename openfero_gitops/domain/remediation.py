@@ -83,6 +83,37 @@ class Foreign:
     why: str
 
 
+class Record(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What the labels and annotations of a Job say, as far as its phase depends on it.
+
+    `digest` is that of their JSON. An event with the same digest only changes what the Job's spec
+    and status say. It is empty if it is unknown.
+
+    Records are not compared, so all are equal: what they say shows in the rest of a Remediation.
+    """
+
+    digest: bytes = b""
+    created_at: datetime | None = None
+    admitted_at: datetime | None = None
+    decision: str | None = None
+    reason: str = ""
+    message: str = ""
+    pod_waiting: str = ""
+    needs_approval: bool = False
+    in_kueue: bool = False
+    counts_starts: bool = False
+    start_count: int = 0
+    started_at: datetime | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a record, too."""
+        return isinstance(other, Record)
+
+    def __hash__(self) -> int:
+        """Return the same for all."""
+        return hash(Record)
+
+
 class Remediation(msgspec.Struct, frozen=True, gc=False):
     """A Job of this controller, with everything read from the Job itself.
 
@@ -99,7 +130,7 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
     `active_digest` is the spec digest of the operario in the active catalog, where that is another
     one than the Job's; only admission's requirements set it.
     `suspended_at` is when Kubernetes last stopped the Job, or saw that it must not start yet; None
-    unless it is suspended.
+    unless it is suspended. `record` serves to read the Job's next event.
     """
 
     key: JobKey
@@ -156,6 +187,7 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
     effect_at: datetime | None = None
     effect_message: str = ""
     active_digest: str = ""
+    record: Record = Record()
 
     @property
     def waiting(self) -> bool:

@@ -12,20 +12,21 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgspec import structs
+import msgspec
+from msgspec import Raw, structs
 
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.labels import MAX_REPLICA_LABELS_CHARACTERS
-from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Remediation
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Record, Remediation
 from openfero_gitops.domain.text import canonical_json, plural
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.foreign import RecordedAlert, recorded_alert, why_foreign
 from openfero_gitops.jobs.options_annotation import read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: Selects the controller's Jobs; the label is set at creation and never changes.
 SELECTOR: Final = f"{keys.MANAGED_BY}={keys.MANAGER}"
@@ -35,13 +36,41 @@ _MAX_MESSAGE: Final = 2048
 _MAX_PATH: Final = 4096
 #: What can be recorded: a pending effect is not.
 _EFFECTS: Final = {effect.value: effect for effect in Effect if effect is not Effect.PENDING}
+_TEXTS: Final = msgspec.json.Decoder(dict[str, str] | None)
+_NULL: Final = Raw(b"null")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
     """Read a Job that carries the controller's label, and check that the controller created it."""
+    return _observe(job, b"")
+
+
+def observe_event(
+    job: Mapping[str, Any], current: Callable[[JobKey], Remediation | None]
+) -> Remediation | Foreign:
+    """Observe a Job of an event, whose labels and annotations may be JSON.
+
+    Most events change neither, so that all that follows from them is taken from the Job as it is
+    known: `current` returns it. The result is the same as that of `observe`, except for what
+    `current` has made of the incident.
+    """
+    metadata = job["metadata"]
+    texts = [metadata.get(name, _NULL) for name in ("labels", "annotations")]
+    if not all(isinstance(text, Raw) for text in texts):
+        return observe(job)
+    digest = hashlib.sha256(b"".join(texts)).digest()
+    before = current(JobKey(metadata["namespace"], metadata["name"]))
+    if before is not None and before.uid == metadata["uid"] and before.record.digest == digest:
+        return structs.replace(before, **_state(job, before.record))
+    labels, annotations = map(_TEXTS.decode, texts)
+    metadata = {**metadata, "labels": labels, "annotations": annotations}
+    return _observe({**job, "metadata": metadata}, digest)
+
+
+def _observe(job: Mapping[str, Any], digest: bytes) -> Remediation | Foreign:
     recorded = _recorded(job)
-    remediation = _read(job, recorded)
+    remediation = _read(job, recorded, digest)
     if why := why_foreign(job, remediation, recorded):
         return Foreign(remediation.key, remediation.uid, remediation.resource_version, why)
     if len(remediation.target) > _MAX_TEXT:
@@ -55,7 +84,7 @@ def read_remediation(job: Mapping[str, Any]) -> Remediation:
     It is treated as absent, except for those that prevent a start: `admitted-at` and `resolved-at`
     count even if they contain no time.
     """
-    return _read(job, _recorded(job))
+    return _read(job, _recorded(job), b"")
 
 
 def find_contradiction(job: Mapping[str, Any]) -> str:
@@ -68,51 +97,32 @@ def _recorded(job: Mapping[str, Any]) -> RecordedAlert:
     return recorded_alert((job["metadata"].get("annotations") or {}).get(keys.ALERT, ""))
 
 
-def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
+def _read(job: Mapping[str, Any], recorded: RecordedAlert, digest: bytes) -> Remediation:
     metadata = job["metadata"]
     annotations: Mapping[str, str] = metadata.get("annotations") or {}
     job_labels: Mapping[str, str] = metadata.get("labels") or {}
-    spec = job.get("spec") or {}
-    status = job.get("status") or {}
-    conditions = {
-        condition["type"]: condition
-        for condition in status.get("conditions") or ()
-        if condition.get("status") == "True"
-    }
     created = parse_time(metadata.get("creationTimestamp")) or _EPOCH
     received = parse_time(annotations.get(keys.RECEIVED_AT)) or created
-    admitted = _mark(annotations, keys.ADMITTED_AT, received)
-    started_at = parse_time(status.get("startTime"))
-    ended = conditions.get("Complete") or conditions.get("Failed")
-    suspended = spec.get("suspend") is True
-    started = admitted is not None or started_at is not None or not suspended or _had_pods(status)
     options = read_options(annotations.get(keys.OPTIONS, ""))
-    phase = _phase(
-        decision=annotations.get(keys.DECISION),
-        conditions=conditions,
-        suspended=suspended,
-        started=started,
-        queued=admitted is not None and keys.KUEUE_QUEUE in job_labels,
-        approval=options.approval and not annotations.get(keys.APPROVED_BY),
+    in_kueue = keys.KUEUE_QUEUE in job_labels
+    record = Record(
+        # Whether a Job with a truncated alert is foreign also depends on its state.
+        digest=b"" if recorded.truncated else digest,
+        created_at=created,
+        admitted_at=_mark(annotations, keys.ADMITTED_AT, received),
+        decision=_text_or_none(annotations, keys.DECISION),
+        reason=_text(annotations, keys.REASON),
+        message=_cut(annotations.get(keys.MESSAGE) or "", _MAX_MESSAGE),
+        pod_waiting=_text(annotations, keys.POD_WAITING),
+        needs_approval=options.approval and not annotations.get(keys.APPROVED_BY),
+        in_kueue=in_kueue,
+        counts_starts=in_kueue or keys.START_COUNT in annotations,
+        start_count=max(_integer(annotations.get(keys.START_COUNT), 0), 0),
+        started_at=parse_time(annotations.get(keys.STARTED_AT)),
     )
-    pod_waiting = _text(annotations, keys.POD_WAITING)
-    reason = annotations.get(keys.REASON) or (ended or {}).get("reason", "")
-    message = annotations.get(keys.MESSAGE) or (ended or {}).get("message", "")
-    if phase is Phase.RUNNING and pod_waiting and not message:
-        reason, _, message = pod_waiting.partition(": ")
-    if keys.KUEUE_QUEUE in job_labels or keys.START_COUNT in annotations:
-        starts = _starts(annotations, started_at, finished=ended is not None)
-    else:
-        # A person who suspended the Job may resume it, which will be another start.
-        first = (started_at or admitted or created) if phase is Phase.HELD else None
-        starts = _Starts(0, int(started), first)
     return Remediation(
         key=JobKey(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid", ""),
-        resource_version=metadata.get("resourceVersion", ""),
-        phase=phase,
-        reason=_cut(reason),
-        message=_cut(message or _note_of_restart(phase, starts.total), _MAX_MESSAGE),
         operario=_text(annotations, keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=recorded.labels.get("alertname", ""),
         status=Status.RESOLVED
@@ -127,45 +137,82 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert) -> Remediation:
         received_at=received,
         delivered_at=parse_time(annotations.get(keys.LAST_DELIVERED_AT)) or received,
         resolved_at=_mark(annotations, keys.RESOLVED_AT, received),
-        admitted_at=admitted,
+        admitted_at=record.admitted_at,
         admitted_by=_text(annotations, keys.ADMITTED_BY),
-        started_at=started_at or parse_time(annotations.get(keys.STARTED_AT)) or admitted,
-        finished_at=parse_time(
-            status.get("completionTime") or (ended or {}).get("lastTransitionTime")
-        ),
-        started=started,
-        finished=ended is not None,
         has_message=keys.MESSAGE in annotations,
-        deleting="deletionTimestamp" in metadata,
-        suspended=suspended,
-        active=_integer(status.get("active"), 0) + _integer(status.get("terminating"), 0),
         term=_text_or_none(annotations, keys.TERM),
-        decision=_text_or_none(annotations, keys.DECISION),
+        decision=record.decision,
         approved_by=_text_or_none(annotations, keys.APPROVED_BY),
         approval_reason=_text(annotations, keys.APPROVAL_REASON),
         # Kueue gives new Jobs its label if their namespace has a LocalQueue named `default`.
         queue=_text_or_none(annotations, keys.QUEUE) or _text_or_none(job_labels, keys.KUEUE_QUEUE),
         target=annotations.get(keys.TARGET, ""),
         options=options,
-        ttl_seconds=spec.get("ttlSecondsAfterFinished"),
         repository=_text(annotations, keys.REPOSITORY),
         ref=_text(annotations, keys.REF),
         commit=_text(annotations, keys.COMMIT),
         path=_cut(annotations.get(keys.PATH, ""), _MAX_PATH),
         verified_signer=_text(annotations, keys.VERIFIED_SIGNER),
         replica_labels=recorded_replica_labels(annotations),
-        starts=starts.total,
-        recorded_starts=starts.recorded,
-        unrecorded_start=starts.unrecorded,
-        suspended_at=parse_time(conditions.get("Suspended", {}).get("lastTransitionTime")),
-        pods_ready=0 < _integer(status.get("active"), 0) <= _integer(status.get("ready"), 0),
-        pod_waiting=pod_waiting,
+        pod_waiting=record.pod_waiting,
         spec_digest=_text(annotations, keys.SPEC_DIGEST),
         still_firing_at=_mark(annotations, keys.STILL_FIRING_AT, received),
         effect=_EFFECTS.get(annotations.get(keys.EFFECT, "")),
         effect_at=parse_time(annotations.get(keys.EFFECT_AT)),
         effect_message=_text(annotations, keys.EFFECT_MESSAGE),
+        record=record,
+        **_state(job, record),
     )
+
+
+def _state(job: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """Return the fields of a remediation that depend on the Job's version, spec or status."""
+    metadata = job["metadata"]
+    spec = job.get("spec") or {}
+    status = job.get("status") or {}
+    conditions = {
+        condition["type"]: condition
+        for condition in status.get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    admitted = record.admitted_at
+    started_at = parse_time(status.get("startTime"))
+    ended = conditions.get("Complete") or conditions.get("Failed")
+    suspended = spec.get("suspend") is True
+    started = admitted is not None or started_at is not None or not suspended or _had_pods(status)
+    phase = _phase(record, conditions, suspended=suspended, started=started)
+    reason = record.reason or (ended or {}).get("reason", "")
+    message = record.message or (ended or {}).get("message", "")
+    if phase is Phase.RUNNING and record.pod_waiting and not message:
+        reason, _, message = record.pod_waiting.partition(": ")
+    if record.counts_starts:
+        starts = _starts(record, started_at, finished=ended is not None)
+    else:
+        # A person who suspended the Job may resume it, which will be another start.
+        first = (started_at or admitted or record.created_at) if phase is Phase.HELD else None
+        starts = _Starts(0, int(started), first)
+    active = _integer(status.get("active"), 0)
+    return {
+        "resource_version": metadata.get("resourceVersion", ""),
+        "phase": phase,
+        "reason": _cut(reason),
+        "message": _cut(message or _note_of_restart(phase, starts.total), _MAX_MESSAGE),
+        "started_at": started_at or record.started_at or admitted,
+        "finished_at": parse_time(
+            status.get("completionTime") or (ended or {}).get("lastTransitionTime")
+        ),
+        "started": started,
+        "finished": ended is not None,
+        "deleting": "deletionTimestamp" in metadata,
+        "suspended": suspended,
+        "active": active + _integer(status.get("terminating"), 0),
+        "ttl_seconds": spec.get("ttlSecondsAfterFinished"),
+        "starts": starts.total,
+        "recorded_starts": starts.recorded,
+        "unrecorded_start": starts.unrecorded,
+        "suspended_at": parse_time(conditions.get("Suspended", {}).get("lastTransitionTime")),
+        "pods_ready": 0 < active <= _integer(status.get("ready"), 0),
+    }
 
 
 def recorded_replica_labels(annotations: Mapping[str, str]) -> tuple[str, ...]:
@@ -205,26 +252,24 @@ def _digest_of(target: str) -> str:
 
 
 def _phase(
-    *,
-    decision: str | None,
-    conditions: Mapping[str, Any],
-    suspended: bool,
-    started: bool,
-    queued: bool,
-    approval: bool,
+    record: Record, conditions: Mapping[str, Any], *, suspended: bool, started: bool
 ) -> Phase:
     """Return the first phase whose condition holds."""
+    queued = record.admitted_at is not None and record.in_kueue
     states = (
-        (decision == "cancelled", Phase.CANCELLED),
-        (decision is not None, Phase.REFUSED),
+        (record.decision == "cancelled", Phase.CANCELLED),
+        (record.decision is not None, Phase.REFUSED),
         ("Complete" in conditions, Phase.SUCCEEDED),
         ("Failed" in conditions, Phase.FAILED),
         (suspended and queued, Phase.QUEUED),
         (suspended and started, Phase.HELD),
         (not suspended, Phase.RUNNING),
-        (approval, Phase.AWAITING_APPROVAL),
+        (record.needs_approval, Phase.AWAITING_APPROVAL),
     )
-    return next((phase for holds, phase in states if holds), Phase.WAITING)
+    for holds, phase in states:
+        if holds:
+            return phase
+    return Phase.WAITING
 
 
 class _Starts(NamedTuple):
@@ -235,16 +280,14 @@ class _Starts(NamedTuple):
     unrecorded: datetime | None
 
 
-def _starts(
-    annotations: Mapping[str, str], started_at: datetime | None, *, finished: bool
-) -> _Starts:
+def _starts(record: Record, started_at: datetime | None, *, finished: bool) -> _Starts:
     """Count the starts of a Job that may be stopped and started again.
 
     The first start must be recorded, too, as that alone shows later that a start is another one;
     but not if the Job has ended before.
     """
-    recorded = max(_integer(annotations.get(keys.START_COUNT), 0), 0)
-    if started_at is None or started_at == parse_time(annotations.get(keys.STARTED_AT)):
+    recorded = record.start_count
+    if started_at is None or started_at == record.started_at:
         return _Starts(recorded, recorded, None)
     is_only_start = finished and not recorded
     return _Starts(recorded, recorded + 1, None if is_only_start else started_at)
