@@ -152,7 +152,7 @@ class Controller:
         self._index = LiveIndex(self.view)
         self.metrics.max_waiting(settings.max_waiting)
         self.metrics.foreign_jobs(lambda: len(self.view.foreign))
-        jobs = JobStore(api, namespaces.allowed, observe)
+        jobs = JobStore(api, namespaces.allowed, observe, self.view.read)
         self._config_maps = ConfigMapStore(api, namespaces.controller)
         self.syncer = Syncer(
             source=source,

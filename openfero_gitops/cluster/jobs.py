@@ -36,10 +36,20 @@ _MAX_EVENTS = 200
 class JobStore:
     """Creates, reads, patches and deletes our Jobs."""
 
-    def __init__(self, api: ApiServer, namespaces: Sequence[str], read: ReadJob) -> None:
-        """Use this API, in the namespaces that RBAC grants; lists keep what `read` returns."""
+    def __init__(
+        self,
+        api: ApiServer,
+        namespaces: Sequence[str],
+        read: ReadJob,
+        read_again: ReadJob | None = None,
+    ) -> None:
+        """Use this API, in the namespaces that RBAC grants; lists keep what `read` returns.
+
+        `read_again` reads a list of all Jobs, most of which may be known (default: `read`).
+        """
         self._api = api
         self._read = read
+        self._read_again = read_again or read
         self._namespaces = tuple(namespaces)
 
     async def create(self, manifest: Object) -> Object:
@@ -84,7 +94,7 @@ class JobStore:
                 JOB_STATES,
                 namespace,
                 label_selector=SELECTOR,
-                read=few_foreign(self._read),
+                read=few_foreign(self._read_again),
                 timeout=_LIST_SECONDS,
             )
         except Forbidden as error:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from msgspec import structs
@@ -30,14 +30,14 @@ from openfero_gitops.background import OnChange
 from openfero_gitops.domain.alert import incident_digest
 from openfero_gitops.domain.feed import Changed, Deleted, Failed, Listed
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in, without
-from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, Remediation
+from openfero_gitops.domain.remediation import MAX_FOREIGN, Foreign, JobKey, Remediation
 from openfero_gitops.jobs.changes import JobChange, JobChanges
+from openfero_gitops.jobs.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from openfero_gitops.domain.feed import FeedEvent
-    from openfero_gitops.domain.remediation import JobKey
 
 _log = structlog.get_logger(__name__)
 
@@ -109,6 +109,18 @@ class View:
     def newest(self, namespace: str) -> int:
         """Return the newest resource version that the view has of a namespace."""
         return self._newest.get(namespace, 0)
+
+    def read(self, job: Mapping[str, Any]) -> Remediation | Foreign:
+        """Read a Job, unless it is known at the same version, as most Jobs of a list are."""
+        metadata = job["metadata"]
+        current = self._find(JobKey(metadata["namespace"], metadata["name"]))
+        if (
+            current is not None
+            and current.uid == metadata.get("uid")
+            and current.resource_version == metadata.get("resourceVersion")
+        ):
+            return current
+        return observe(job)
 
     def apply(self, job: Remediation | Foreign) -> bool:
         """Update a Job to a newer state; return False if the state is older than the known one."""

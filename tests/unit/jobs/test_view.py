@@ -55,6 +55,20 @@ def deleted(namespace: str, job: dict[str, Any]) -> Deleted:
     return Deleted(namespace, key, metadata["uid"], metadata["resourceVersion"])
 
 
+def test_a_job_that_is_known_at_its_version_is_not_read_again() -> None:
+    """Another version, or another Job of the name, is read."""
+    job = build.stored()
+    metadata = job["metadata"]
+    view = View()
+    view.apply(view.read(job))
+    (current,) = view
+
+    assert view.read(job) is current
+    for member in ({"resourceVersion": "8"}, {"uid": "uid-2"}):
+        other = {**job, "metadata": metadata | member}
+        assert view.read(other) == observe(other)
+
+
 class Script:
     """A feed that yields given events, and then waits."""
 
