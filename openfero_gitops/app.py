@@ -35,7 +35,7 @@ from openfero_gitops.catalog.schedule import Schedule, delay_before_sync
 from openfero_gitops.catalog.sync_requests import SyncRequests
 from openfero_gitops.catalog.syncer import Syncer
 from openfero_gitops.clients import alertmanagers, git_source
-from openfero_gitops.cluster.api import JOB_EVENTS, JOB_STATES
+from openfero_gitops.cluster.api import JOB_STATES, OBSERVED_JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.clock import Clock
 from openfero_gitops.cluster.config_maps import ConfigMapStore
@@ -63,7 +63,7 @@ from openfero_gitops.effects.settler import Settler
 from openfero_gitops.events.announcer import Announcer
 from openfero_gitops.events.events import of_leadership, of_refused_delivery
 from openfero_gitops.events.recorder import Recorder
-from openfero_gitops.jobs.observe import observe, observe_event
+from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.jobs.workload import read_workload
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
@@ -180,9 +180,9 @@ class Controller:
         self.observer = Observer(
             ListWatch(
                 api,
-                JOB_EVENTS,
+                OBSERVED_JOBS,
                 namespaces.allowed,
-                partial(observe_event, current=self.view.get),
+                partial(observe, current=self.view.get),
                 SELECTOR,
             ),
             self.view,

@@ -128,12 +128,27 @@ class AnswerBody:
         return received
 
 
+@lru_cache(maxsize=8)
+def _object_decoder(members: Any) -> msgspec.json.Decoder[Object]:
+    return msgspec.json.Decoder(members)
+
+
+@lru_cache(maxsize=8)
+def _line_decoder(members: Any) -> msgspec.json.Decoder[_Line[Object]]:
+    return msgspec.json.Decoder(_Line[members])
+
+
 def parse_object(text: _Text, resource: Resource | None = None) -> Object:
     """Parse an object, without the members of a resource that need not be read.
 
     Raises:
         ValueError: it is not JSON, or not an object.
     """
+    if resource is not None and resource.members is not None:
+        try:
+            return _object_decoder(resource.members).decode(text)
+        except (msgspec.ValidationError, RecursionError):
+            pass  # it is decoded whole, so that nothing depends on what is usual
     unread = resource.unread if resource else {}
     try:
         if not unread:
@@ -164,24 +179,19 @@ def parse_page(text: _Text) -> Page:
         raise ValueError("nested too deeply") from error
 
 
-@lru_cache(maxsize=8)
-def _event_decoder(members: Any) -> msgspec.json.Decoder[_Line[Object]]:
-    return msgspec.json.Decoder(_Line[members])
-
-
 def parse_event(line: bytes, resource: Resource) -> WatchEvent | Object:
     """Parse a line of a watch; return the `Status` of an error.
 
     Raises:
         ValueError: it is not a watch event.
     """
-    if resource.event_members is not None:
+    if resource.members is not None:
         try:
-            parsed = _event_decoder(resource.event_members).decode(line)
-            str(parsed.object["metadata"]["resourceVersion"])
+            parsed = _line_decoder(resource.members).decode(line)
+            str(parsed.object["metadata"]["resourceVersion"])  # an error has none
             return WatchEvent(Change(parsed.type), parsed.object)
-        except (ValueError, LookupError):
-            pass  # an error, or not an event
+        except (ValueError, LookupError, RecursionError):
+            pass
     try:
         event = _LINE.decode(line)
         if event.type == "ERROR":

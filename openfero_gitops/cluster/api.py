@@ -32,7 +32,7 @@ class Resource:
 
     Answers may lack what the caller does not need. `unread` names such members, by the member
     that contains them; None for all of it. With `metadata_only`, lists contain nothing else.
-    `event_members` is a TypedDict of the members that the objects of a watch have at least.
+    `members` is a TypedDict of all that is read of an object: one that fits is decoded as such.
     """
 
     group: str
@@ -41,7 +41,7 @@ class Resource:
     kind: str
     unread: Mapping[str, frozenset[str] | None] = field(default_factory=dict, compare=False)
     metadata_only: bool = field(default=False, compare=False)
-    event_members: Any = field(default=None, compare=False)
+    members: Any = field(default=None, compare=False)
 
     @property
     def api_version(self) -> str:
@@ -95,8 +95,8 @@ class _JobMembers(TypedDict, total=False):
     status: dict[str, Any] | None
 
 
-#: Jobs of which events have only what is read of them.
-JOB_EVENTS: Final = replace(JOB_STATES, event_members=_JobMembers)
+#: Jobs of which only that is decoded which `observe` reads.
+OBSERVED_JOBS: Final = replace(JOB_STATES, members=_JobMembers)
 #: Pods without their specification.
 POD_STATES: Final = replace(PODS, unread={"metadata": _MANAGED_FIELDS, "spec": None})
 #: ConfigMaps without their data.

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from openfero_gitops.cluster.api import EVENTS, JOB_STATES, JOBS, POD_STATES, SERVICE_ACCOUNTS
+from openfero_gitops.cluster.api import (
+    EVENTS,
+    JOB_STATES,
+    JOBS,
+    OBSERVED_JOBS,
+    POD_STATES,
+    SERVICE_ACCOUNTS,
+)
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Forbidden, NotFound
 from openfero_gitops.domain.feed import Failed, Listed
@@ -53,8 +60,8 @@ class JobStore:
         self._namespaces = tuple(namespaces)
 
     async def create(self, manifest: Object) -> Object:
-        """Create a Job; return it as stored."""
-        created = await self._api.create(JOB_STATES, manifest["metadata"]["namespace"], manifest)
+        """Create a Job; return it as stored, for `observe`."""
+        created = await self._api.create(OBSERVED_JOBS, manifest["metadata"]["namespace"], manifest)
         return created.object
 
     async def dry_run(self, manifest: Object) -> tuple[str, ...]:
@@ -91,7 +98,7 @@ class JobStore:
     async def _listed(self, namespace: str) -> Listed | Failed:
         try:
             listed = await self._api.list(
-                JOB_STATES,
+                OBSERVED_JOBS,
                 namespace,
                 label_selector=SELECTOR,
                 read=few_foreign(self._read_again),
@@ -114,15 +121,17 @@ class JobStore:
             for start in range(0, len(incidents), size)
         ]
         lists = await _all(
-            self._api.list(JOB_STATES, namespace, label_selector=selector, read=read, timeout=8.0)
+            self._api.list(
+                OBSERVED_JOBS, namespace, label_selector=selector, read=read, timeout=8.0
+            )
             for namespace in self._namespaces
             for selector in selectors
         )
         return [job for page in lists for job in page.items]
 
     async def patch(self, key: JobKey, patch: Sequence[Operation]) -> Object:
-        """Patch a Job."""
-        return await self._api.patch(JOB_STATES, key.namespace, key.name, patch, timeout=5.0)
+        """Patch a Job; return it as stored, for `observe`."""
+        return await self._api.patch(OBSERVED_JOBS, key.namespace, key.name, patch, timeout=5.0)
 
     async def delete(self, key: JobKey, uid: str, resource_version: str) -> None:
         """Delete a Job if it is still at this version, and its Pods."""

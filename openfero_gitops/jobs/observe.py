@@ -41,34 +41,25 @@ _NULL: Final = Raw(b"null")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def observe(job: Mapping[str, Any]) -> Remediation | Foreign:
-    """Read a Job that carries the controller's label, and check that the controller created it."""
-    return _observe(job, b"")
-
-
-def observe_event(
-    job: Mapping[str, Any], current: Callable[[JobKey], Remediation | None]
+def observe(
+    job: Mapping[str, Any], current: Callable[[JobKey], Remediation | None] | None = None
 ) -> Remediation | Foreign:
-    """Observe a Job of an event, whose labels and annotations may be JSON.
+    """Read a Job that carries the controller's label, and check that the controller created it.
 
-    Most events change neither, so that all that follows from them is taken from the Job as it is
-    known: `current` returns it. The result is the same as that of `observe`, except for what
-    `current` has made of the incident.
+    Its labels and annotations may be JSON. Most versions of a Job change neither, so that all that
+    follows from them is taken from the known version, which `current` returns. The result is the
+    same, except for what `current` has made of the incident.
     """
     metadata = job["metadata"]
-    texts = [metadata.get(name, _NULL) for name in ("labels", "annotations")]
-    if not all(isinstance(text, Raw) for text in texts):
-        return observe(job)
-    digest = hashlib.sha256(b"".join(texts)).digest()
-    before = current(JobKey(metadata["namespace"], metadata["name"]))
-    if before is not None and before.uid == metadata["uid"] and before.record.digest == digest:
-        return structs.replace(before, **_state(job, before.record))
-    labels, annotations = map(_TEXTS.decode, texts)
-    metadata = {**metadata, "labels": labels, "annotations": annotations}
-    return _observe({**job, "metadata": metadata}, digest)
-
-
-def _observe(job: Mapping[str, Any], digest: bytes) -> Remediation | Foreign:
+    labels, annotations = metadata.get("labels", _NULL), metadata.get("annotations", _NULL)
+    digest = b""
+    if isinstance(labels, Raw) and isinstance(annotations, Raw):
+        digest = hashlib.sha256(b"".join((labels, annotations))).digest()
+        before = current(JobKey(metadata["namespace"], metadata["name"])) if current else None
+        if before is not None and before.uid == metadata["uid"] and before.record.digest == digest:
+            return structs.replace(before, **_state(job, before.record))
+        texts = {"labels": _TEXTS.decode(labels), "annotations": _TEXTS.decode(annotations)}
+        job = {**job, "metadata": {**metadata, **texts}}
     recorded = _recorded(job)
     remediation = _read(job, recorded, digest)
     if why := why_foreign(job, remediation, recorded):

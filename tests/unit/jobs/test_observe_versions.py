@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfero_gitops.cluster.answers import parse_event
-from openfero_gitops.cluster.api import JOB_EVENTS, Change, WatchEvent
+from openfero_gitops.cluster.api import OBSERVED_JOBS, Change, WatchEvent
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.remediation import Foreign, Remediation
 from openfero_gitops.jobs import observe as observe_module
-from openfero_gitops.jobs.observe import observe, observe_event
+from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.options_annotation import write_options
 from openfero_gitops.jobs.render import RENDERER
 from openfero_gitops.jobs.view import View
@@ -28,7 +28,7 @@ COMPLETE = {"type": "Complete", "status": "True", "lastTransitionTime": AT, "rea
 
 def event(job: dict[str, Any]) -> dict[str, Any]:
     """Return a Job as an event of a watch delivers it."""
-    parsed = parse_event(json.dumps({"type": "MODIFIED", "object": job}).encode(), JOB_EVENTS)
+    parsed = parse_event(json.dumps({"type": "MODIFIED", "object": job}).encode(), OBSERVED_JOBS)
     assert isinstance(parsed, WatchEvent)
     return parsed.object
 
@@ -99,7 +99,7 @@ def test_events_are_observed_as_if_each_were_the_first(
         version = data.draw(st.sampled_from(versions)) | {"status": data.draw(STATUSES)}
         job = stored(**version)
         job["metadata"]["resourceVersion"] = str(number)
-        observed = observe_event(event(job), view.get)
+        observed = observe(event(job), view.get)
         assert observed == observe(job)
         assert view.apply(observed)
 
@@ -121,7 +121,7 @@ def test_a_job_is_read_wholly_only_if_its_labels_or_annotations_changed() -> Non
     ) as checks:
         for number, job in enumerate(jobs):
             job["metadata"]["resourceVersion"] = str(number + 1)
-            view.apply(observe_event(event(job), view.get))
+            view.apply(observe(event(job), view.get))
     assert checks.call_count == 3
 
 
@@ -130,18 +130,18 @@ def test_a_job_that_is_edited_becomes_foreign(key: str) -> None:
     """What an event changed is checked, though the Job was known."""
     view = View()
     job = stored()
-    view.apply(observe_event(event(job), view.get))
+    view.apply(observe(event(job), view.get))
     job["metadata"]["labels"][key] = "forged"
     job["metadata"]["resourceVersion"] = "8"
-    assert isinstance(observe_event(event(job), view.get), Foreign)
+    assert isinstance(observe(event(job), view.get), Foreign)
 
 
 def test_another_job_of_the_same_name_is_read_wholly() -> None:
     """The same labels and annotations do not make it the same Job."""
     view = View()
-    view.apply(observe_event(event(stored()), view.get))
+    view.apply(observe(event(stored()), view.get))
     later = event(stored(metadata={"uid": "uid-2", "creationTimestamp": "2026-11-20T03:04:06Z"}))
-    assert isinstance(observe_event(later, view.get), Foreign), "received after it was created"
+    assert isinstance(observe(later, view.get), Foreign), "received after it was created"
 
 
 def test_an_event_keeps_the_incident_that_the_replica_labels_give() -> None:
@@ -151,7 +151,7 @@ def test_an_event_keeps_the_incident_that_the_replica_labels_give() -> None:
     made = rendered(named).manifest
     for number in (1, 2):
         job = stored(made, metadata={"resourceVersion": str(number)}, status={"active": number})
-        view.apply(observe_event(event(job), view.get))
+        view.apply(observe(event(job), view.get))
     (remediation,) = view
     assert remediation.replica_labels == ("site",)
     assert remediation.active == 2
@@ -165,12 +165,12 @@ def test_a_job_without_annotations_is_foreign(annotations: str | None) -> None:
     job["metadata"]["annotations"] = annotations
     if annotations:
         del job["metadata"]["annotations"]
-    assert isinstance(observe_event(event(job), View().get), Foreign)
+    assert isinstance(observe(event(job), View().get), Foreign)
 
 
 def test_an_object_whose_annotations_are_parsed_is_observed_too() -> None:
     """The in-memory cluster and lists deliver such objects."""
-    assert observe_event(stored(), View().get) == observe(stored())
+    assert observe(stored(), View().get) == observe(stored())
     assert isinstance(observe(stored()), Remediation)
 
 
@@ -184,7 +184,7 @@ def test_an_object_whose_annotations_are_parsed_is_observed_too() -> None:
 )
 def test_other_lines_of_a_watch_are_parsed_too(line: dict[str, Any], kind: Change | None) -> None:
     """A bookmark has no labels, and an error is not a Job."""
-    parsed = parse_event(json.dumps(line).encode(), JOB_EVENTS)
+    parsed = parse_event(json.dumps(line).encode(), OBSERVED_JOBS)
     if kind is None:
         assert parsed == line["object"]
     else:
