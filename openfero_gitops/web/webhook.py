@@ -154,10 +154,11 @@ def _log_refusal(request: web.Request, code: int, error: Exception) -> None:
 
 def _response(answer: Answer) -> web.Response:
     items = [delivery_item(item) for item in answer.items]
-    if answer.verdict is Verdict.ACCEPTED:
+    verdict = answer.verdict
+    if verdict is Verdict.ACCEPTED:
         return web.json_response({"items": items})
-    worst = next(item for item in answer.items if item.verdict is answer.verdict)
-    if answer.verdict is Verdict.REPEAT:
+    worst = next(item for item in answer.items if item.verdict is verdict)
+    if verdict is Verdict.REPEAT:
         advice = "repeat the delivery"
     elif worst.outcome is Outcome.INVALID:
         advice = "correct the alert"
@@ -171,4 +172,4 @@ def _response(answer: Answer) -> web.Response:
         f"{failed} of {len(items)} alerts have no Job ({advice}): {name}{job}: "
         f"{reason}: {worst.message}"
     )
-    return problem_response(answer.verdict.value, detail, items=items)
+    return problem_response(verdict.value, detail, items=items)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from openfero_gitops.delivery.alertmanager import PayloadLimits
 from openfero_gitops.delivery.submitter import DeliveryLimits
 from openfero_gitops.domain.alert import Alert, InvalidAlert, Status
-from openfero_gitops.domain.answer import Item, Verdict
+from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
@@ -197,6 +197,31 @@ async def test_repeating_wins_over_mending() -> None:
     assert "2 of 3 alerts have no Job (repeat the delivery)" in body["detail"]
     assert body["detail"].endswith("api-forbidden: quota")
     assert len(body["items"]) == 3
+
+
+async def test_each_alert_of_a_large_answer_is_looked_at_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time for an answer grows with its alerts, also if only the last one has no Job."""
+    verdicts = 0
+    verdict_of = Answer.verdict.fget
+
+    def count(answer: Answer) -> Verdict:
+        nonlocal verdicts
+        verdicts += 1
+        return verdict_of(answer)
+
+    def tell(alert: Alert) -> Item:
+        if alert.labels["host"] == "h49":
+            return Item(alert, Outcome.ERROR, Reason.API_UNAVAILABLE, verdict=Verdict.REPEAT)
+        return created(alert)
+
+    monkeypatch.setattr(Answer, "verdict", property(count))
+    async with webhook(Inbox(tell)) as client:
+        alerts = [alert("HostDown", host=f"h{number}") for number in range(50)]
+        answer = await client.post("/alerts", json=group(*alerts))
+    assert answer.status == 503
+    assert verdicts == 1
 
 
 async def test_an_alert_without_a_name_can_be_told_of() -> None:
