@@ -44,6 +44,8 @@ _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_CHARACTERS: Final = 4 * 1024 * 1024
 _MAX_CACHED_KEY_CHARACTERS: Final = 32
+#: Longer texts are rarely the same in two files.
+_MAX_SHARED_CHARACTERS: Final = 64
 # See `catalog.effort`.
 _CHARACTERS_PER_STEP: Final = 100
 _VALUES_PER_STEP: Final = 4
@@ -189,7 +191,8 @@ class _Builder:
             tag, text = node.tag, node.value
             self._characters -= len(text)
             if tag is QUOTED or (tag is PLAIN and text[:1] not in NOT_TEXT):  # is_text, inlined
-                return text
+                # Thousands of files have the same images, quantities and names, too.
+                return sys.intern(text) if len(text) <= _MAX_SHARED_CHARACTERS else text
             return _scalar(node)
         if depth >= MAX_DEPTH:
             raise too_deep(node.start_mark.line + 1, node.start_mark.column + 1)
