@@ -16,6 +16,7 @@ from tests.bench import (
     failover,
     figures,
     git,
+    growth,
     idle,
     pages,
     streams,
@@ -27,6 +28,7 @@ from tests.support import record
 MEASURES = {
     "alerts": alerts.main,
     "git": git.main,
+    "growth": growth.main,
     "validate": validate.main,
     "admission": admission.main,
     "idle": idle.main,
@@ -36,7 +38,7 @@ MEASURES = {
     "attacks": attacks.main,
     "streams": streams.main,
 }
-LONG = {"idle", "syncs", "attacks", "streams"}  # run only when named
+LONG = {"growth", "idle", "syncs", "attacks", "streams"}  # run only when named
 
 
 def main() -> int:

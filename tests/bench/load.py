@@ -78,7 +78,7 @@ async def send(plan: Plan) -> Load:
         requests = iter(enumerate(bodies))
         used, began = time.process_time(), time.perf_counter()
         await asyncio.gather(*(work(requests) for _ in range(plan.in_flight)))
-        return Load(time.perf_counter() - began, time.process_time() - used, times, errors)
+        return Load(time.perf_counter() - began, time.process_time() - used, times, dict(errors))
 
 
 async def generate(folder: Path, plan: Plan) -> Load:

@@ -101,5 +101,14 @@ def processor_seconds(pid: int) -> float:
 
 def resident_megabytes(pid: int) -> float:
     """Return the resident memory of a process in MiB."""
+    return _status_megabytes(pid, "VmRSS")
+
+
+def peak_megabytes(pid: int) -> float:
+    """Return the most resident memory that a process has had, in MiB."""
+    return _status_megabytes(pid, "VmHWM")
+
+
+def _status_megabytes(pid: int, member: str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(dict(line.split(":") for line in status.splitlines())["VmRSS"].split()[0]) / 1024
+    return int(dict(line.split(":") for line in status.splitlines())[member].split()[0]) / 1024
