@@ -40,15 +40,15 @@ async def in_turns(values: Iterable[_T]) -> AsyncIterator[_T]:
         yield value
 
 
-async def together(works: Iterable[Coroutine[Any, Any, None]], name: str) -> None:
-    """Run works at the same time, in tasks with this name; a single one needs no task."""
-    works = list(works)
-    if len(works) == 1:
-        await works[0]
-    elif works:
+async def together(coroutines: Iterable[Coroutine[Any, Any, None]], name: str) -> None:
+    """Run coroutines concurrently, in tasks with this name; a single one needs no task."""
+    coroutines = list(coroutines)
+    if len(coroutines) == 1:
+        await coroutines[0]
+    elif coroutines:
         async with asyncio.TaskGroup() as tasks:
-            for work in works:
-                tasks.create_task(work, name=name)
+            for coroutine in coroutines:
+                tasks.create_task(coroutine, name=name)
 
 
 async def in_thread(work: Callable[[], _T], stop: threading.Event, name: str = "thread") -> _T:

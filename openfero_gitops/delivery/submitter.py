@@ -406,7 +406,7 @@ class Submitter:
             except NotFound as error:
                 raise NameTaken(f"Job {rendered.key} is being deleted") from error
         recorded = recorded_alert(rendered.manifest["metadata"]["annotations"][keys.ALERT])
-        recorded.set_identity(rendered.occurrence, rendered.replica_labels)
+        recorded.set_identity(rendered.occurrence, rendered.key.name, rendered.replica_labels)
         created = observe(job)
         self._view.apply(created)
         if isinstance(created, Foreign):  # it would never start, so that 200 would lose the alert

@@ -86,21 +86,18 @@ class RecordedAlert:
         key = status, starts_at, attempt, delivery, replica_labels
         if self._identity is None or self._identity[0] != key:
             labels = without(self.labels, replica_labels)
-            self._identity = (
-                key,
-                _identity_of(Occurrence(labels, status, starts_at, attempt, delivery)),
-            )
+            occurrence = Occurrence(labels, status, starts_at, attempt, delivery)
+            identity = Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
+            self._identity = key, identity
         return self._identity[1]
 
-    def set_identity(self, occurrence: Occurrence, replica_labels: tuple[str, ...]) -> None:
+    def set_identity(
+        self, occurrence: Occurrence, name: str, replica_labels: tuple[str, ...]
+    ) -> None:
         """Take what follows from the alert from the occurrence for which its Job was rendered."""
         delivery = occurrence.delivery if occurrence.starts_at is None else ""
         key = occurrence.status, occurrence.starts_at, occurrence.attempt, delivery, replica_labels
-        self._identity = key, _identity_of(occurrence)
-
-
-def _identity_of(occurrence: Occurrence) -> Identity:
-    return Identity(occurrence.digest, occurrence.incident, job_name(occurrence))
+        self._identity = key, Identity(occurrence.digest, occurrence.incident, name)
 
 
 # A Job changes several times within a minute.

@@ -69,7 +69,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A Job to be created, suspended; `refusal` is set if it must never start."""
+    """A Job to be created, suspended; `refusal` is set if it must never start.
+
+    `replica_labels` are the names of those that the alert has.
+    """
 
     key: JobKey
     occurrence: Occurrence
@@ -105,7 +108,7 @@ def render(
         renderer: version of the renderer.
         replica_labels: the labels that do not identify an alert. Those that it has are recorded,
             so that the Job can be rendered again after the setting was changed.
-        occurrence: of the attempt, if the caller has it: its digests take a while.
+        occurrence: that of the attempt, if the caller has computed its digests already.
 
     The manifest shares objects with the operario, and must not be changed.
     """

@@ -14,6 +14,7 @@ from openfero_gitops.background import (
     in_thread,
     log_failure,
     restart_on_error,
+    together,
     wait_for_event,
 )
 from openfero_gitops.domain.errors import Forbidden, SourceError, Unavailable
@@ -30,6 +31,22 @@ async def test_an_event_that_is_set_ends_the_wait() -> None:
 async def test_a_wait_without_an_event_ends_at_its_timeout() -> None:
     """The wait returns False after the timeout."""
     assert not await wait_for_event(asyncio.Event(), 0.001)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+async def test_coroutines_run_concurrently_and_a_single_one_without_a_task(number: int) -> None:
+    """Each runs to its end, and none has to wait for another."""
+    barrier = asyncio.Barrier(max(number, 1))
+    tasks = []
+
+    async def meet() -> None:
+        tasks.append(asyncio.current_task())
+        await barrier.wait()
+
+    async with asyncio.timeout(60):
+        await together((meet() for _ in range(number)), "meet")
+    assert len(tasks) == len(set(tasks)) == number
+    assert (asyncio.current_task() in tasks) == (number == 1)
 
 
 async def test_work_in_a_thread_returns_its_result() -> None:

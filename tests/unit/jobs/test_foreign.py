@@ -68,7 +68,7 @@ def test_identity_of_a_rendered_job_is_not_computed_again(
     recorded = foreign.RecordedAlert(made.manifest["metadata"]["annotations"][keys.ALERT])
     monkeypatch.setattr("openfero_gitops.jobs.observe.recorded_alert", lambda _: recorded)
     read = observe(job)
-    recorded.set_identity(made.occurrence, made.replica_labels)
+    recorded.set_identity(made.occurrence, made.key.name, made.replica_labels)
     monkeypatch.setattr(foreign, "Occurrence", None)
 
     assert observe(job) == read
