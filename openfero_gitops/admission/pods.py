@@ -54,9 +54,14 @@ class PodStarts:
 
     async def run(self, term: RunningTerm) -> None:
         """Work until cancelled."""
+        changes = -1
+        running: list[Remediation] = []
         while True:
             now = self._now()
-            jobs = {job.uid: job for job in self._view if may_wait(job, now)}
+            if changes != self._view.changes:
+                changes = self._view.changes
+                running = [job for job in self._view if job.phase is Phase.RUNNING]
+            jobs = {job.uid: job for job in running if may_wait(job, now)}
             self._next = {uid: due for uid, due in self._next.items() if uid in jobs}
             due = [job for uid, job in jobs.items() if uid not in self._next]
             due += [jobs[uid] for uid, (at, _) in self._next.items() if at <= now]

@@ -20,7 +20,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.jobs.workload import without_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
@@ -53,6 +53,8 @@ class QueueReader:
             _log.info, "cannot read Kueue's Workloads; the reasons of queued Jobs are not shown"
         )
         self._statuses: Mapping[str, QueueStatus] = {}
+        self._changes = -1  # of the view, when the queued Jobs were last looked for
+        self._queued: Sequence[Remediation] = ()
 
     def status(self, remediation: Remediation) -> QueueStatus | None:
         """Return why Kueue has not started a Job; None if that is not known, or it has."""
@@ -69,11 +71,13 @@ class QueueReader:
     async def read(self) -> float:
         """Read the Workloads of the queued Jobs; return the seconds until they are read again."""
         now = self._now()
+        if self._changes != self._view.changes:
+            self._changes = self._view.changes
+            self._queued = [job for job in self._view if job.phase is Phase.QUEUED]
         queued = [
             job
-            for job in self._view
-            if job.phase is Phase.QUEUED
-            and not job.deleting
+            for job in self._queued
+            if not job.deleting
             and job.admitted_at is not None
             and now - job.admitted_at >= _MIN_QUEUED
         ]
