@@ -19,6 +19,7 @@ from tests.bench import (
     growth,
     idle,
     pages,
+    replicas,
     streams,
     syncs,
     validate,
@@ -27,6 +28,7 @@ from tests.support import record
 
 MEASURES = {
     "alerts": alerts.main,
+    "replicas": replicas.main,
     "git": git.main,
     "growth": growth.main,
     "validate": validate.main,
@@ -38,7 +40,7 @@ MEASURES = {
     "attacks": attacks.main,
     "streams": streams.main,
 }
-LONG = {"growth", "idle", "syncs", "attacks", "streams"}  # run only when named
+LONG = {"growth", "idle", "replicas", "syncs", "attacks", "streams"}  # run only when named
 
 
 def main() -> int:

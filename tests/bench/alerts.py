@@ -65,6 +65,7 @@ PROFILE: Final = os.environ.get("PROFILE", "")
 CALM_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 900.0
 NAME: Final = "Storm"
+ROLES: Final = ("leader", "follower", "second follower")
 WITHOUT_LIMITS: Final = {
     "openfero.io/max-concurrent": "100000",
     "openfero.io/max-per-hour": "1000000",
@@ -91,11 +92,17 @@ class Delivered:
 
 
 class Side:
-    """Two replicas of one source tree, in a namespace of their own."""
+    """Replicas of one source tree, in a namespace of their own.
 
-    def __init__(self, name: str, tree: Path, bench: Bench) -> None:
+    The leader gets the deliveries or, if they are `shared`, all replicas in turn.
+    """
+
+    def __init__(
+        self, name: str, tree: Path, bench: Bench, *, count: int = 2, shared: bool = False
+    ) -> None:
         """Take the name, which is also the namespace."""
         self.name = name
+        self._shared = shared
         self._bench = bench
         self.replicas = [
             Replica(
@@ -109,7 +116,7 @@ class Side:
                 program=self._program(f"{name}-{number}"),
                 interval="10m",
             )
-            for number in range(2)
+            for number in range(count)
         ]
 
     def _program(self, name: str) -> Sequence[str]:
@@ -132,9 +139,8 @@ class Side:
 
     def used(self) -> dict[str, float]:
         """Return the processor seconds of each replica so far."""
-        names = ("leader", "follower")
         pids = (replica.process.pid for replica in self.replicas)
-        return {name: processor_seconds(pid) for name, pid in zip(names, pids, strict=True)}
+        return {name: processor_seconds(pid) for name, pid in zip(ROLES, pids, strict=False)}
 
     async def until_idle(self) -> None:
         """Return when the replicas have nothing more to do."""
@@ -149,7 +155,7 @@ class Side:
                 )
 
     async def deliver(self, groups: list[Any]) -> Delivered:
-        """Deliver groups to the leader, and their resolution once every Job is complete."""
+        """Deliver groups, and their resolution once every Job is complete."""
         with self._profile():
             before = self.used()
             load = await self._send(groups)
@@ -164,8 +170,9 @@ class Side:
         )
 
     async def _send(self, groups: list[Any]) -> Load:
-        url = f"{self.replicas[0].url}/alerts"
-        return await generate(self._bench.folder, Plan([url], groups, IN_FLIGHT))
+        replicas = self.replicas if self._shared else self.replicas[:1]
+        urls = [f"{replica.url}/alerts" for replica in replicas]
+        return await generate(self._bench.folder, Plan(urls, groups, IN_FLIGHT))
 
     async def _until_complete(self) -> list[float]:
         """Return when every Job is complete; the seconds from delivery to admission of each."""
@@ -222,7 +229,7 @@ class Bench:
             ways = ["floor", "raw", *sides]
             for way in ways if number % 2 == 0 else ways[::-1]:
                 self.passes += 1
-                groups = _groups(f"{self.passes}", size)
+                groups = groups_of(f"{self.passes}", size)
                 if isinstance(way, Side):
                     delivered = await way.deliver(groups)
                 elif way == "floor":
@@ -233,11 +240,11 @@ class Bench:
                 self.results[name, size].append(delivered)
                 used = ", ".join(f"{k} {v:.2f} s" for k, v in delivered.seconds.items())
                 print(
-                    f"round {number + 1}, {_kind(size)}: {name}: {delivered.rate:.0f} Jobs/s; "
+                    f"round {number + 1}, {kind_of(size)}: {name}: {delivered.rate:.0f} Jobs/s; "
                     f"{used}",
                     flush=True,
                 )
-                await self._clear(name)
+                await self.clear(name)
                 for side in sides:
                     await side.until_idle()
 
@@ -261,10 +268,10 @@ class Bench:
 
     async def ceiling(self) -> Load:
         """Return how fast the load generator is if it is answered at once."""
-        groups = _groups("ceiling", 1)
+        groups = groups_of("ceiling", 1)
         return await generate(self.folder, Plan([f"{self.floor_url}/"], groups, IN_FLIGHT))
 
-    async def _clear(self, namespace: str) -> None:
+    async def clear(self, namespace: str) -> None:
         """Delete the Jobs, and wait until their Pods are gone too: they would slow what follows."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self.admin.request("DELETE", jobs_path(namespace), propagationPolicy="Background")
@@ -279,11 +286,12 @@ class Bench:
         return bool(listed.get("items", True))
 
 
-def _kind(size: int) -> str:
+def kind_of(size: int) -> str:
+    """Say how alerts are delivered."""
     return f"groups of {size}" if size > 1 else "one by one"
 
 
-def _groups(mark: str, size: int) -> list[Any]:
+def groups_of(mark: str, size: int) -> list[Any]:
     """Return deliveries of alerts that no other pass has."""
     alerts = [alert(NAME, host=f"{mark}-{number}") for number in range(ALERTS)]
     return [group(*alerts[i : i + size]) for i in range(0, ALERTS, size)]
@@ -339,7 +347,7 @@ def _figures(bench: Bench, side: str, mark: str = "") -> list[Figure]:
     figures = []
     for size in SIZES:
         ours, floor, raw = (bench.results[name, size] for name in (side, "floor", "raw"))
-        kind = f"{_kind(size)}{mark}"
+        kind = f"{kind_of(size)}{mark}"
         cost = [delivered.seconds["leader"] for delivered in ours]
         least = [delivered.seconds["floor"] for delivered in floor]
         rates, raw_rates = [d.rate for d in ours], [d.rate for d in raw]
@@ -385,7 +393,9 @@ def _each(seconds: Sequence[float]) -> list[float]:
 
 
 @contextlib.asynccontextmanager
-async def _bench(folder: Path, plane: ControlPlane) -> AsyncIterator[Bench]:
+async def open_bench(
+    folder: Path, plane: ControlPlane, namespaces: Sequence[str]
+) -> AsyncIterator[Bench]:
     """Write the repository, and start the floor."""
     repository = Repository(folder / "operarios")
     repository.write("openfero.yaml", "limits: {concurrent: 100000, perMinute: 100000}\n")
@@ -405,7 +415,7 @@ async def _bench(folder: Path, plane: ControlPlane) -> AsyncIterator[Bench]:
         api = await KubernetesApi.connect(plane.kubeconfig)
         exits.push_async_callback(api.close)
         admin = await exits.enter_async_context(Admin(plane.kubeconfig))
-        for namespace in ("floor", "raw", "ours", "other"):
+        for namespace in namespaces:
             created = {"metadata": {"name": namespace}}
             await admin.request("POST", "/api/v1/namespaces", created)
         exits.enter_context(floor)
@@ -414,7 +424,8 @@ async def _bench(folder: Path, plane: ControlPlane) -> AsyncIterator[Bench]:
 
 async def _measure(folder: Path, plane: ControlPlane) -> Measured:
     async with contextlib.AsyncExitStack() as exits:
-        bench = await exits.enter_async_context(_bench(folder, plane))
+        namespaces = ("floor", "raw", "ours", "other")
+        bench = await exits.enter_async_context(open_bench(folder, plane, namespaces))
         trees = {"ours": ROOT, **({"other": Path(TREE)} if TREE else {})}
         sides = []
         for name, tree in trees.items():

@@ -36,7 +36,7 @@ class Costs:
     leader_ms: float = 2.5
     follower_ms: float = 0.7
     requests: int = 6
-    base_mib: float = 90.0
+    base_mib: float = 115.0
     job_kib: float = 3.0
     stored_kib: float = 20.0
 
