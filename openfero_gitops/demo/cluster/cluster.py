@@ -14,7 +14,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import msgspec
+
 from openfero_gitops.background import wait_for_event
+from openfero_gitops.cluster.answers import parse_object
 from openfero_gitops.cluster.api import (
     EVENTS,
     JOBS,
@@ -146,7 +149,8 @@ class MemoryCluster:
             if (body.get("metadata") or {}).get("resourceVersion"):
                 # The API server really returns 500.
                 raise Unavailable("resourceVersion should not be set on objects to be created")
-            return self._create(resource, namespace, new, dry_run=dry_run)
+            created = self._create(resource, namespace, new, dry_run=dry_run)
+            return _answer(created, resource)
 
         return Created(await self._call(timeout, act))
 
@@ -234,7 +238,8 @@ class MemoryCluster:
             if metadata.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
                 raise Invalid(f'{_plural(resource)} "{name}" is invalid: metadata.uid is immutable')
             new = _decoded(resource, namespace, patched)
-            return self._update(resource, namespace, old, new, metadata.get("resourceVersion"))
+            version = metadata.get("resourceVersion")
+            return _answer(self._update(resource, namespace, old, new, version), resource)
 
         return await self._call(timeout, act)
 
@@ -302,7 +307,7 @@ class MemoryCluster:
                     if event is None:
                         continue
                     change, changed = event
-                    yield WatchEvent(change, copied(changed))
+                    yield WatchEvent(change, _answer(changed, resource))
                 if version < self._store.version:
                     continue
                 try:
@@ -465,7 +470,15 @@ def _decoded(resource: Resource, namespace: str, body: Object) -> Object:
 def _part(item: Object, resource: Resource) -> Object:
     """Return a copy of what a list has of a stored object."""
     members = ("apiVersion", "kind", "metadata")
-    return copied({key: item[key] for key in members} if resource.metadata_only else item)
+    part = {key: item[key] for key in members} if resource.metadata_only else item
+    return _answer(part, resource)
+
+
+def _answer(stored: Object, resource: Resource) -> Object:
+    """Return a copy of a stored object, as the client of a real API server would decode it."""
+    if resource.members is None:
+        return copied(stored)
+    return parse_object(msgspec.json.encode(stored), resource)
 
 
 def _check_path(resource: Resource, name: str) -> None:
