@@ -120,6 +120,11 @@ class FileMemo:
         self._used.add(key)
         return reading
 
+    def remember(self, file: SourceFile, reading: FileReading) -> None:
+        """Keep what was read of a file elsewhere, for the same version of Kubernetes."""
+        if file.blob:
+            self._readings[file.blob, _is_json(file)] = reading
+
     def forget(self, file: SourceFile) -> None:
         """Forget what was read of a file."""
         self._readings.pop((file.blob, _is_json(file)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import time
@@ -14,13 +15,29 @@ from openfero_gitops.catalog.build import MAX_OLDER_BYTES, broken_paths, build_c
 from openfero_gitops.catalog.effort import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from openfero_gitops.catalog.build import Scope
     from openfero_gitops.catalog.files import FileMemo
     from openfero_gitops.domain.catalog import Catalog, Snapshot, SourceFile
 
 _log = structlog.get_logger(__name__)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Disable the garbage collector.
+
+    A catalog is a million objects without cycles. While it is built, every run of the collector
+    would visit them all: a quarter of the time, with all threads waiting.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 async def load_catalog(
@@ -50,11 +67,7 @@ async def load_catalog(
     watch = Watch(time.thread_time, stop.is_set)
 
     def build(older: Mapping[str, Sequence[SourceFile]]) -> Catalog:
-        # A catalog is a million objects without cycles. While it is built, every run of the
-        # garbage collector would visit them all: a quarter of the time, with all threads waiting.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with without_collection():
             return build_catalog(
                 snapshot,
                 scope,
@@ -63,9 +76,6 @@ async def load_catalog(
                 memo=memo,
                 watch=watch,
             )
-        finally:
-            if collects:
-                gc.enable()
 
     catalog = await in_thread(lambda: build({}), stop)
     if versions is not None and (paths := broken_paths(catalog)):

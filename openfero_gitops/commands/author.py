@@ -21,6 +21,7 @@ from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.ignore import select_considered
 from openfero_gitops.catalog.load import load_catalog
 from openfero_gitops.catalog.validation.schema import DEFAULT
+from openfero_gitops.commands.read_ahead import read_ahead
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import with_own_job
 from openfero_gitops.domain.catalog import Envelope
@@ -119,7 +120,7 @@ async def check(
         OpenFeroError: it cannot be read, or the cluster does not answer.
         UsageError: the Kubernetes version is not supported.
     """
-    memo = FileMemo(cluster.schemas if cluster else source.scope.kubernetes_version)
+    memo = FileMemo(cluster.schemas) if cluster else None
     async with _opened(source) as opened:
         catalog, refusal = await _read(opened, await opened.fetch(), source.scope, memo)
     judged = await cluster.judge(catalog, source.jobs_namespace) if cluster else ()
@@ -154,7 +155,9 @@ async def _read(
     had_envelope: bool = False,
 ) -> tuple[Catalog, CatalogRefusal | None]:
     """The catalog; if `openfero.yaml` has errors, that of the other files, and the refusal."""
-    memo = memo or FileMemo(scope.kubernetes_version)
+    if memo is None:
+        memo = FileMemo(scope.kubernetes_version)
+        await read_ahead(memo, snapshot.files, scope.kubernetes_version)
     versions = opened.versions if isinstance(opened, GitSource) else None
     try:
         catalog = await load_catalog(
