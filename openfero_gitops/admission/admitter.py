@@ -35,6 +35,7 @@ from msgspec import structs
 from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide_indexed, next_change
 from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.admission.requirements import with_requirements
+from openfero_gitops.background import wait_for_event
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
 from openfero_gitops.domain.reason import Reason
@@ -59,8 +60,9 @@ _log = structlog.get_logger(__name__)
 _MAX_CONCURRENT_WRITES: Final = 8
 #: Failed writes after which a pass sends no more: the API server has a problem.
 _MAX_FAILURES_PER_PASS: Final = 32
-#: Between two passes: changes within this time are handled in one pass.
-_BATCH_WINDOW_SECONDS: Final = 0.01
+#: Between two passes: changes within this time are handled in one pass, as in a storm each Job
+#: changes six times.
+_BATCH_WINDOW_SECONDS: Final = 0.05
 #: Pause after a pass with a failed write, also if Jobs changed.
 _MIN_RETRY_SECONDS: Final = 1.0
 #: Longest pause, whatever `Retry-After` says.
@@ -164,6 +166,7 @@ class Admitter:
         state = previous.continued_by(term) if previous else _TermState(term, frozenset({term.id}))
         self._state = state
         changed = self._view.subscribe()
+        waking = asyncio.create_task(_set_after(term.closing, changed), name="wake at the end")
         try:
             await self._take_over(state)
             while not term.closing.is_set():
@@ -172,15 +175,14 @@ class Admitter:
                 ended = _loop_time()
                 if state.failures:
                     retry_seconds = min(state.retry_after_seconds, _MAX_RETRY_SECONDS)
-                    await _wait_for_any(max(_MIN_RETRY_SECONDS, retry_seconds), term.closing)
+                    await wait_for_event(term.closing, max(_MIN_RETRY_SECONDS, retry_seconds))
                     continue
-                await _wait_for_any(idle_seconds, term.closing, changed)
-                if changed.is_set():
+                if await wait_for_event(changed, idle_seconds):
                     # In a storm Jobs change all the time: deciding must not block deliveries.
                     # The first change after a while does not wait.
                     idle_seconds = max(_BATCH_WINDOW_SECONDS, state.busy_seconds * _IDLE_PER_BUSY)
                     if (seconds_left := ended + idle_seconds - _loop_time()) > 0:
-                        await _wait_for_any(seconds_left, term.closing)
+                        await wait_for_event(term.closing, seconds_left)
             # A pass has waited for the answers to all its writes.
             settled = state.complete and not state.unconfirmed
             _log.info(
@@ -191,6 +193,7 @@ class Admitter:
             )
             term.finish(settled=settled)
         finally:
+            waking.cancel()
             self._view.unsubscribe(changed)
             self.decisions = ()
 
@@ -397,11 +400,7 @@ def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _wait_for_any(timeout_seconds: float, *events: asyncio.Event) -> None:
-    """Wait until one of the events is set, at most so long."""
-    waits = [asyncio.create_task(event.wait(), name="wait for an event") for event in events]
-    try:
-        await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+async def _set_after(first: asyncio.Event, event: asyncio.Event) -> None:
+    """Set an event as soon as another one is set."""
+    await first.wait()
+    event.set()
