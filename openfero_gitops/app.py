@@ -13,7 +13,6 @@ import random
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -178,13 +177,7 @@ class Controller:
             tolerance=settings.interval + _LAG_TOLERANCE,
         )
         self.observer = Observer(
-            ListWatch(
-                api,
-                OBSERVED_JOBS,
-                namespaces.allowed,
-                partial(observe, current=self.view.get),
-                SELECTOR,
-            ),
+            ListWatch(api, OBSERVED_JOBS, namespaces.allowed, self.view.read, SELECTOR),
             self.view,
             namespaces.allowed,
         )

@@ -111,7 +111,10 @@ class View:
         return self._newest.get(namespace, 0)
 
     def read(self, job: Mapping[str, Any]) -> Remediation | Foreign:
-        """Read a Job, unless it is known at the same version, as most Jobs of a list are."""
+        """Read of a Job what has changed since the known version, which may be the same.
+
+        Most Jobs of a list are known at the same version, and so are events of own writes.
+        """
         metadata = job["metadata"]
         current = self._find(JobKey(metadata["namespace"], metadata["name"]))
         if (
@@ -120,7 +123,7 @@ class View:
             and current.resource_version == metadata.get("resourceVersion")
         ):
             return current
-        return observe(job)
+        return observe(job, self.get)
 
     def apply(self, job: Remediation | Foreign) -> bool:
         """Update a Job to a newer state; return False if the state is older than the known one."""

@@ -99,9 +99,10 @@ def test_events_are_observed_as_if_each_were_the_first(
         version = data.draw(st.sampled_from(versions)) | {"status": data.draw(STATUSES)}
         job = stored(**version)
         job["metadata"]["resourceVersion"] = str(number)
-        observed = observe(event(job), view.get)
+        observed = view.read(event(job))
         assert observed == observe(job)
         assert view.apply(observed)
+        assert view.read(event(job)) is observed
 
 
 def test_a_job_is_read_wholly_only_if_its_labels_or_annotations_changed() -> None:
