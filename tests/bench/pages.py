@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import SimpleNamespace
@@ -36,6 +35,7 @@ from openfero_gitops.web.pages import add_pages
 from openfero_gitops.web.turns import Turns
 from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import many, pages, record
+from tests.support.copying import replace
 from tests.support.measures import memory_cost
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from openfero_gitops.web.stream.streams import EventStreams
 from openfero_gitops.web.webhook import add_alerts_check
 from tests.support import pages
 from tests.support.chromium import chromium
+from tests.support.copying import replace
 from tests.support.pages import COMMIT, Showcase, remediation
 from tests.support.process import free_port
 from tests.support.workers import until
