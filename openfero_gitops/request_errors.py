@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import ssl
-from typing import Final
 
 import aiohttp
-
-#: In the text of an error about several addresses of one host.
-_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 def describe(error: Exception) -> str:
@@ -26,15 +20,9 @@ def describe(error: Exception) -> str:
             description = describe(error.os_error)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
             description = "the connection was closed before the end of the response"
-        case ssl.SSLCertVerificationError():
-            description = f"its certificate is not trusted: {error}"
         case ssl.SSLError():
             reason = error.reason or "unexpected key, certificate or protocol"
             description = f"TLS failed: {reason}"
-        case socket.gaierror():
-            description = "its name cannot be resolved"
         case OSError(errno=number) if number:
             description = os.strerror(number)
-        case OSError() if errno := _ERRNO.search(str(error)):
-            description = os.strerror(int(errno[1]))
     return description

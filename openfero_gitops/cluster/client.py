@@ -2,9 +2,9 @@
 
 `kubernetes` provides configuration, authentication and TLS. Its generated methods validate and
 convert every object, and its generic ones look up proxies and `~/.netrc` in two thread hops per
-request; together this costs three times as much as the request. So objects stay plain JSON.
-Requests about one object go through `cluster.connections`; lists, watches and logs, and whatever
-goes through a proxy, through an aiohttp session. No write is repeated, and no redirect is followed.
+request; together this costs three times as much as the request. So objects stay plain JSON, and
+requests go through an aiohttp session of our own. No request is repeated, and no redirect is
+followed.
 
 Every failure is translated here into the tree of `domain.errors`. If not even a connection could
 be made, the request was certainly not carried out: `answered` of that `Unavailable` is set.
@@ -13,14 +13,16 @@ be made, the request was certainly not carried out: `answered` of that `Unavaila
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
+import msgspec
 from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from kubernetes.aio.client import ApiClient
 from yarl import URL
@@ -38,7 +40,6 @@ from openfero_gitops.cluster.answers import (
     parse_object,
 )
 from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
-from openfero_gitops.cluster.connections import Connections, HttpAnswer, encode_body
 from openfero_gitops.cluster.failures import never_sent, parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
 from openfero_gitops.domain.errors import (
@@ -81,6 +82,7 @@ METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON
 JSON_PATCH: Final = "application/json-patch+json"
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234, section 5.5
 _REPEATED_WRITES: Final = ("PUT", "DELETE")  # by aiohttp
+_ENCODE: Final = msgspec.json.Encoder().encode
 _NO_PATH_SEGMENT: Final = re.compile(r"\.\.?|.*[/%].*|", re.DOTALL)  # apimachinery's rule
 
 
@@ -93,7 +95,6 @@ class KubernetesApi:
         self.default_namespace = access.namespace
         self._client = client
         self._access = access
-        self._user_agent = client.user_agent
         self._clock = clock
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -102,6 +103,7 @@ class KubernetesApi:
                 # Older Pythons may never close the connection of a cancelled request.
                 enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
             ),
+            headers={"User-Agent": client.user_agent},
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -116,16 +118,6 @@ class KubernetesApi:
         self._path_prefix = self._url.raw_path.rstrip("/")
         self._server = urlsplit(configuration.host).netloc.rpartition("@")[2]
         self._large_answers = asyncio.Semaphore(LARGE_ANSWERS)
-        self._connections: Connections | None = None
-        if configuration.proxy is None and self._url.raw_user is None:
-            self._connections = Connections(
-                self._url,
-                client.rest_client.ssl_context,
-                server_hostname=configuration.tls_server_name,
-                connect_seconds=CONNECT_SECONDS,
-                limit=MAX_CONNECTIONS,
-                large_answers=self._large_answers,
-            )
         self._closed = False
 
     @property
@@ -171,8 +163,6 @@ class KubernetesApi:
     async def close(self) -> None:
         """Close every connection; running requests fail, later ones are refused."""
         self._closed = True
-        if self._connections is not None:
-            self._connections.close()
         await self._session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
         await asyncio.sleep(
@@ -209,12 +199,11 @@ class KubernetesApi:
         timeout: float = 10.0,
     ) -> Created:
         """POST; `dry_run` asks for `dryRun=All`. See `ApiServer`."""
-        path = _path(resource, namespace)
-        query = {"dryRun": "All"} if dry_run else None
-        answer, stored = await self._exchange(
-            "POST", path, timeout, body, resource=resource, query=query
-        )
-        headers = answer.all(b"warning")
+        query = {"dryRun": "All"} if dry_run else {}
+        async with self._within(timeout):
+            response = await self._send("POST", _path(resource, namespace), query, body=body)
+            stored = await self._read(response, resource)
+        headers = response.headers.getall("Warning", ())
         warnings = [re.sub(r"\\(.)", r"\1", w) for line in headers for w in _WARNING.findall(line)]
         return Created(stored, tuple(warnings))
 
@@ -260,7 +249,9 @@ class KubernetesApi:
         accept = METADATA if pages.resource.metadata_only else JSON
         query = {**query, **pages.query()}
         async with self._within(timeout):
-            response = await self._stream(path, query, accept)
+            response = await self._send("GET", path, query, accept=accept)
+            if not _succeeded(response):
+                raise await self._refusal(response)
             try:
                 async with self._body(response, pages.max_bytes) as text:
                     await pages.read(text)
@@ -339,7 +330,9 @@ class KubernetesApi:
         path = _path(resource, namespace)
         end = asyncio.get_running_loop().time() + timeout + WATCH_GRACE_SECONDS
         async with self._within(WATCH_START_SECONDS):
-            response = await self._stream(path, query)
+            response = await self._send("GET", path, query)
+            if response.status != 200:  # noqa: PLR2004
+                await self._read(response)
         try:
             yield WatchEvent(Change.BOOKMARK, _bookmark(resource, resource_version))
             lines = Lines()
@@ -375,7 +368,9 @@ class KubernetesApi:
             query["limitBytes"] = str(limit_bytes)
         path = f"{_path(PODS, namespace, name)}/log"
         async with self._within(min(timeout, WATCH_START_SECONDS)):
-            response = await self._stream(path, query, "*/*")
+            response = await self._send("GET", path, query, accept="*/*")
+            if not response.ok:
+                await self._read(response)
         try:
             end = math.inf if follow else asyncio.get_running_loop().time() + timeout
             incomplete = f"the log was not complete within {timeout:g} s"
@@ -399,95 +394,50 @@ class KubernetesApi:
         *,
         resource: Resource | None = None,
     ) -> Object:
-        _, stored = await self._exchange(
-            method, path, timeout, body, content=content, resource=resource
-        )
-        return stored
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        timeout: float,
-        body: object,
-        *,
-        content: str = JSON,
-        resource: Resource | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> tuple[HttpAnswer, Object]:
-        """Send a request about one object; return the answer and the object in it."""
-
-        def read(answer: HttpAnswer) -> tuple[HttpAnswer, Object]:
-            if self._clock:
-                self._clock.compare(sent_at, answer.first(b"date"))
-            return answer, self._object(answer, resource)
-
         async with self._within(timeout):
-            data = b"" if body is None else encode_body(body)
-            headers = await self._headers(JSON, content)
-            sent_at = self._clock.seconds() if self._clock else 0.0
-            if self._connections is not None:
-                target = self._path_prefix + path + (f"?{urlencode(query)}" if query else "")
-                return await self._connections.request(method, target, headers, data, read)
-            async with await self._send(method, path, query, data, headers) as response:
-                return read(await self._answer(response, MAX_ANSWER_BYTES))
-
-    async def _stream(
-        self, path: str, query: Mapping[str, str], accept: str = JSON
-    ) -> aiohttp.ClientResponse:
-        """Send a GET request whose answer is not one object, and wait for its status."""
-        headers = await self._headers(accept, JSON)
-        sent_at = self._clock.seconds() if self._clock else 0.0
-        response = await self._send("GET", path, query, b"", headers)
-        if self._clock:
-            self._clock.compare(sent_at, response.headers.get("Date"))
-        if response.status != 200:  # noqa: PLR2004
-            raise self._refusal(await self._answer(response, MAX_ERROR_BYTES))
-        return response
+            response = await self._send(method, path, body=body, content=content)
+            return await self._read(response, resource)
 
     async def _send(
         self,
         method: str,
         path: str,
-        query: Mapping[str, str] | None,
-        body: bytes,
-        headers: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
+        *,
+        body: object = None,
+        content: str = JSON,
+        accept: str = JSON,
     ) -> aiohttp.ClientResponse:
-        """Send a request by aiohttp; only connecting is limited in time."""
+        """Send a request and wait for its status; only connecting is limited in time."""
+        data = None if body is None else encode_body(body)
         url = self._url.with_path(self._path_prefix + path, encoded=True)
-        return await self._session.request(
+        headers = {"Accept": accept, "Content-Type": content}
+        credentials = (await self._access.configuration.auth_settings()).get("BearerToken")
+        if credentials is not None:
+            headers[credentials["key"]] = credentials["value"] or ""
+        sent_at = self._clock.seconds() if self._clock else 0.0
+        response = await self._session.request(
             method,
             url.with_query(query) if query else url,
-            # aiohttp writes bytes at once, and warns if they are large; a file is sent in pieces.
-            data=(body if len(body) <= STREAMED_BYTES else BytesIO(body)) or None,
+            data=data,
             headers=headers,
             middlewares=(_only_once,) if method in _REPEATED_WRITES else (),
             **self._route,
         )
+        if self._clock:
+            self._clock.compare(sent_at, response.headers.get("Date"))
+        return response
 
-    async def _headers(self, accept: str, content: str) -> dict[str, str]:
-        headers = {"User-Agent": self._user_agent, "Accept": accept, "Content-Type": content}
-        credentials = (await self._access.configuration.auth_settings()).get("BearerToken")
-        if credentials is not None:
-            headers[credentials["key"]] = credentials["value"] or ""
-        return headers
-
-    async def _answer(self, response: aiohttp.ClientResponse, max_bytes: int) -> HttpAnswer:
-        headers = tuple((name.lower(), value) for name, value in response.raw_headers)
+    async def _read(
+        self, response: aiohttp.ClientResponse, resource: Resource | None = None
+    ) -> Object:
+        if not _succeeded(response):
+            raise await self._refusal(response)
         try:
-            async with self._body(response, max_bytes) as text:
-                return HttpAnswer(response.status, headers, text)
+            async with self._body(response, MAX_ANSWER_BYTES) as text:
+                return parse_object(text, resource)
         except TooLongError:
-            return HttpAnswer(response.status, headers, None)
-
-    def _object(self, answer: HttpAnswer, resource: Resource | None) -> Object:
-        """Return the object in an answer; raises ApiError."""
-        if not answer.succeeded:
-            raise self._refusal(answer)
-        if answer.body is None:
-            raise self._too_long(MAX_ANSWER_BYTES)
-        try:
-            return parse_object(answer.body, resource)
+            raise self._too_long(MAX_ANSWER_BYTES) from None
         except ValueError as error:
             raise self._not_json() from error
 
@@ -510,18 +460,21 @@ class KubernetesApi:
             raise Unavailable(f"{self._server} sent a line that is not a watch event") from error
         raise translate(code, event)
 
-    def _refusal(self, answer: HttpAnswer) -> ApiError:
-        """Translate an answer that reports a failure."""
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ApiError:
+        """Read a response that reports a failure."""
         try:
-            status = parse_object(answer.body or b"")
-        except ValueError:
+            async with self._body(response, MAX_ERROR_BYTES) as text:
+                status = parse_object(text)
+        except (ValueError, TooLongError):
             status = {}
         if status.get("kind") != "Status":
             # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
-            status = {"message": f"HTTP {answer.status} from {self._server}"}
-        error = translate(answer.status, status)
+            status = {"message": f"HTTP {response.status} from {self._server}"}
+        error = translate(response.status, status)
         if isinstance(error, Throttled):
-            error.retry_after = parse_seconds(answer.first(b"retry-after"), error.retry_after)
+            error.retry_after = parse_seconds(
+                response.headers.get("Retry-After"), error.retry_after
+            )
         if isinstance(error, Unauthorized):
             problem = self._access.renewal.problem
             return Unauthorized(
@@ -579,6 +532,28 @@ def _path(resource: Resource, namespace: str, name: str | None = None) -> str:
     if namespace == EVERYWHERE and name is None:
         return resource.path(EVERYWHERE)
     return resource.path(quote(namespace), quote(name or ""))
+
+
+def _succeeded(response: aiohttp.ClientResponse) -> bool:
+    return 200 <= response.status <= 299  # noqa: PLR2004
+
+
+def encode_body(body: object) -> bytes | BytesIO:
+    """Serialize the body of a request to JSON.
+
+    Raises:
+        Invalid: it contains something that JSON cannot represent.
+    """
+    try:
+        data = _ENCODE(body)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # Such as half of a surrogate pair, which UTF-8 cannot represent, but `\\u` can.
+        try:
+            data = json.dumps(body).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Invalid(f"the object cannot be serialized to JSON: {error}") from error
+    # aiohttp writes bytes at once, and warns if they are large; a file is sent in pieces.
+    return data if len(data) <= STREAMED_BYTES else BytesIO(data)
 
 
 def _bookmark(resource: Resource, resource_version: str) -> Object:
