@@ -70,6 +70,10 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs milliseconds
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
 WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
+#: Between two reads of a watch: what arrives within it is processed together. An event after a
+#: quiet time does not wait, nor do events after one that arrived with many others.
+WATCH_BATCH_SECONDS: Final = 0.02
+WATCH_BATCH_BYTES: Final = 64 * 1024
 LOG_SECONDS: Final = 300.0  # for all of a log that is not followed
 _STALLED: Final = "the watch has stalled: it neither sends events nor ends"
 MAX_CONNECTIONS: Final = 100  # further requests wait
@@ -339,6 +343,8 @@ class KubernetesApi:
             while chunk := await self._chunk(response, end, _STALLED):
                 for line in lines.feed(chunk):
                     yield self._event(line, resource)
+                if len(chunk) < WATCH_BATCH_BYTES:
+                    await asyncio.sleep(WATCH_BATCH_SECONDS)
             if lines.rest:
                 raise Unavailable(f"{self._server}: the watch ended in the middle of an event")
         except TooLongError:

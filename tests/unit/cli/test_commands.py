@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from asyncio.sslproto import SSLProtocol
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from openfero_gitops.author.report import FORMATS
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cli import cli, main
 from openfero_gitops.cli.options import MAX_REASON_CHARACTERS, one_line
+from openfero_gitops.cli.serve import tune_interpreter
 from openfero_gitops.domain.errors import UsageError
 from openfero_gitops.settings import describe
 from tests.support.paths import ROOT
@@ -956,3 +959,15 @@ def test_the_format_of_the_output_has_the_same_names_in_each_command() -> None:
         "approve", "audit", "cancel", "pause", "refuse", "resume", "stats", "status", "sync",
         "trace",
     }  # fmt: skip
+
+
+def test_serving_reads_tls_in_buffers_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attribute with the size of asyncio's TLS reads exists, and is that of a TLS record."""
+    monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)
+    thresholds = gc.get_threshold()
+    try:
+        tune_interpreter()
+        assert SSLProtocol.max_size == 16 * 1024
+        assert gc.get_threshold()[0] == 10_000
+    finally:
+        gc.set_threshold(*thresholds)
