@@ -46,7 +46,7 @@ from openfero_gitops.domain.errors import (
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
-from openfero_gitops.jobs.foreign import recorded_alert
+from openfero_gitops.jobs.foreign import remember_identity
 from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
@@ -184,7 +184,7 @@ class Submitter:
             key: Occurrence.of(
                 alert, delivery.id, 1, replica_labels_in(alert.labels, self._replica_labels)
             )
-            for key, alert in alerts.items()
+            async for key, alert in in_turns(alerts.items())
         }
         reason = Reason.STILL_FIRING
         items = {key: Item(dropped[key], Outcome.NO_MATCH, reason, reason.text) for key in dropped}
@@ -405,8 +405,8 @@ class Submitter:
                 return await self._read(rendered.key, rendered.occurrence)
             except NotFound as error:
                 raise NameTaken(f"Job {rendered.key} is being deleted") from error
-        recorded = recorded_alert(rendered.manifest["metadata"]["annotations"][keys.ALERT])
-        recorded.set_identity(rendered.occurrence, rendered.key.name, rendered.replica_labels)
+        text = rendered.manifest["metadata"]["annotations"][keys.ALERT]
+        remember_identity(text, rendered.occurrence, rendered.key.name, rendered.replica_labels)
         created = observe(job)
         self._view.apply(created)
         if isinstance(created, Foreign):  # it would never start, so that 200 would lose the alert

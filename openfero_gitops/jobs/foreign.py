@@ -35,6 +35,7 @@ _MAX_RECORD_BYTES: Final = 64 * 1024
 _CLOCK_TOLERANCE: Final = timedelta(minutes=2)
 #: Those of the controller have 32.
 _MAX_DELIVERY_ID_CHARACTERS: Final = 64
+_MAX_CACHED_CHARACTERS: Final = 2048
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -91,20 +92,34 @@ class RecordedAlert:
             self._identity = key, identity
         return self._identity[1]
 
-    def set_identity(
+    def remember_identity(
         self, occurrence: Occurrence, name: str, replica_labels: tuple[str, ...]
     ) -> None:
-        """Take what follows from the alert from the occurrence for which its Job was rendered."""
+        """Keep what follows from the alert, so that `identity` need not compute it."""
         delivery = occurrence.delivery if occurrence.starts_at is None else ""
         key = occurrence.status, occurrence.starts_at, occurrence.attempt, delivery, replica_labels
         self._identity = key, Identity(occurrence.digest, occurrence.incident, name)
 
 
 # A Job changes several times within a minute.
-@cache_short_texts(max_entries=1024, max_characters=2048)
+@cache_short_texts(max_entries=1024, max_characters=_MAX_CACHED_CHARACTERS)
 def recorded_alert(text: str) -> RecordedAlert:
-    """Read the alert that is recorded on a Job; it is shared and must not be changed."""
+    """Read the alert that is recorded on a Job; if the text is short, the result is shared.
+
+    Its labels must not be changed. Its identity is only a cache.
+    """
     return RecordedAlert(text)
+
+
+def remember_identity(
+    text: str, occurrence: Occurrence, name: str, replica_labels: tuple[str, ...]
+) -> None:
+    """Keep what follows from a recorded alert, of the occurrence for which its Job was rendered.
+
+    It is kept with the shared result of `recorded_alert`, so that of a long text nothing is.
+    """
+    if len(text) <= _MAX_CACHED_CHARACTERS:
+        recorded_alert(text).remember_identity(occurrence, name, replica_labels)
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -68,11 +68,31 @@ def test_identity_of_a_rendered_job_is_not_computed_again(
     recorded = foreign.RecordedAlert(made.manifest["metadata"]["annotations"][keys.ALERT])
     monkeypatch.setattr("openfero_gitops.jobs.observe.recorded_alert", lambda _: recorded)
     read = observe(job)
-    recorded.set_identity(made.occurrence, made.key.name, made.replica_labels)
+    recorded.remember_identity(made.occurrence, made.key.name, made.replica_labels)
     monkeypatch.setattr(foreign, "Occurrence", None)
 
     assert observe(job) == read
     assert isinstance(read, Remediation)
+
+
+@pytest.mark.parametrize(("characters", "reads"), [(1, 1), (3000, 0)])
+def test_identity_of_a_long_alert_is_not_kept(
+    characters: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded of it is not shared, so it is not even read."""
+    labels = {"alertname": "A", "unique": f"kept-{characters}" + "x" * characters}
+    made = rendered(alert(labels=labels))
+    text = made.manifest["metadata"]["annotations"][keys.ALERT]
+    read = []
+
+    class Counted(foreign.RecordedAlert):
+        def __init__(self, text: str) -> None:
+            read.append(text)
+            super().__init__(text)
+
+    monkeypatch.setattr(foreign, "RecordedAlert", Counted)
+    foreign.remember_identity(text, made.occurrence, made.key.name, made.replica_labels)
+    assert len(read) == reads
 
 
 @given(
