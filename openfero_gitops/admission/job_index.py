@@ -7,18 +7,20 @@ depends on the Jobs alone: neither on the time nor on the order in which they we
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from openfero_gitops.domain.remediation import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable
     from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
 
 _Key = TypeVar("_Key", bound="Hashable")
+_ORDER: Final = attrgetter("order")
 
 
 class JobIndex:
@@ -46,16 +48,17 @@ class JobIndex:
         self.waiting: dict[str, Remediation] = {}
         self.started_by_other: dict[str, Remediation] = {}
         self.starting: dict[str, Remediation] = {}
-        self.by_incident: dict[str, tuple[Remediation, ...]] = {}
-        self.started: dict[str, tuple[Remediation, ...]] = {}
-        self.by_occurrence: dict[str, tuple[Remediation, ...]] = {}
-        self.started_on: dict[tuple[str, str], tuple[Remediation, ...]] = {}
-        self.occupying: dict[str, tuple[Remediation, ...]] = {}
+        self.by_incident: dict[str, list[Remediation]] = {}
+        self.started: dict[str, list[Remediation]] = {}
+        self.by_occurrence: dict[str, list[Remediation]] = {}
+        self.started_on: dict[tuple[str, str], list[Remediation]] = {}
+        self.occupying: dict[str, list[Remediation]] = {}
         self.occupying_by_operario: Counter[str | None] = Counter()
         self.queued_by_operario: Counter[str | None] = Counter()
         self.starts: list[datetime] = []
-        self.starts_by_operario: dict[str, list[datetime]] = defaultdict(list)
-        for remediation in remediations:
+        self.starts_by_operario: dict[str, list[datetime]] = {}
+        # In this order each is added at the end of its lists.
+        for remediation in sorted(remediations, key=_ORDER):
             self.add(remediation)
 
     def add(self, remediation: Remediation) -> None:
@@ -78,7 +81,7 @@ class JobIndex:
         _insert(self.started_on, (job.operario, job.target), job)
         if (start := start_of(job)) is not None:
             insort(self.starts, start)
-            insort(self.starts_by_operario[job.operario], start)
+            insort(self.starts_by_operario.setdefault(job.operario, []), start)
         elif job.occupying:
             self.starting[job.uid] = job
 
@@ -100,14 +103,17 @@ class JobIndex:
         _delete(self.started_on, (job.operario, job.target), job)
         if (start := start_of(job)) is not None:
             _delete_start(self.starts, start)
-            _delete_start(self.starts_by_operario[job.operario], start)
+            starts = self.starts_by_operario[job.operario]
+            _delete_start(starts, start)
+            if not starts:
+                del self.starts_by_operario[job.operario]
         self.starting.pop(job.uid, None)
 
     def _count_occupying(self, job: Remediation, number: int) -> None:
         for operario in (job.operario, None):
-            self.occupying_by_operario[operario] += number
+            _count(self.occupying_by_operario, operario, number)
             if job.phase is Phase.QUEUED:
-                self.queued_by_operario[operario] += number
+                _count(self.queued_by_operario, operario, number)
 
 
 def start_of(job: Remediation) -> datetime | None:
@@ -119,25 +125,28 @@ def start_of(job: Remediation) -> datetime | None:
     return start
 
 
-def _insert(
-    groups: dict[_Key, tuple[Remediation, ...]], key: _Key, remediation: Remediation
-) -> None:
-    jobs = groups.get(key)
-    if jobs is None:
-        groups[key] = (remediation,)
-        return
-    position = bisect_left(jobs, remediation.order, key=lambda job: job.order)
-    groups[key] = (*jobs[:position], remediation, *jobs[position:])
+def _count(counter: Counter[str | None], operario: str | None, number: int) -> None:
+    counter[operario] += number
+    if not counter[operario]:
+        del counter[operario]
 
 
-def _delete(
-    groups: dict[_Key, tuple[Remediation, ...]], key: _Key, remediation: Remediation
-) -> None:
-    jobs: Sequence[Remediation] = groups[key]
-    if len(jobs) == 1:
-        del groups[key]
+def _insert(groups: dict[_Key, list[Remediation]], key: _Key, remediation: Remediation) -> None:
+    jobs = groups.setdefault(key, [])
+    if jobs and remediation.order < jobs[-1].order:
+        insort(jobs, remediation, key=_ORDER)
     else:
-        groups[key] = tuple(job for job in jobs if job is not remediation)
+        jobs.append(remediation)
+
+
+def _delete(groups: dict[_Key, list[Remediation]], key: _Key, remediation: Remediation) -> None:
+    jobs = groups[key]
+    position = bisect_left(jobs, remediation.order, key=_ORDER)
+    while jobs[position] is not remediation:
+        position += 1  # past another of the same order
+    del jobs[position]
+    if not jobs:
+        del groups[key]
 
 
 def _delete_start(starts: list[datetime], start: datetime) -> None:
