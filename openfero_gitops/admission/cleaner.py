@@ -87,6 +87,8 @@ class Cleaner:
         record = self._view.record_changes()
         started = self._now()
         unfinished = {job.uid: job.key for job in self._view if _is_unfinished(job)}
+        # Jobs of an earlier term may have been finished by another leader.
+        self._next_patch = {u: at for u, at in self._next_patch.items() if u in unfinished}
         try:
             while True:
                 changed.clear()
@@ -237,12 +239,12 @@ def _has_ended(before: Remediation | None, job: Remediation, since: datetime) ->
     """Whether a Job has ended with a change; of a Job that is new in the view, since a moment.
 
     The leader may begin its term before it has listed the Jobs of the last day, whose ends earlier
-    leaders have counted.
+    leaders have counted. Kubernetes records ends in whole seconds, so `since` is cut to them, too.
     """
     if job.phase not in FINAL:
         return False
     if before is None:
-        return (job.finished_at or job.received_at) >= since
+        return (job.finished_at or job.received_at) >= since.replace(microsecond=0)
     return before.phase not in FINAL
 
 

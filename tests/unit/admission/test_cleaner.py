@@ -130,6 +130,21 @@ class TestCounting:
                 await asyncio.sleep(600)
         assert [job.labels["pod"] for job in other.tally.ends] == ["web-3"]
 
+    @pytest.mark.parametrize("seconds", [0, -1])
+    @in_virtual_time
+    async def test_an_end_in_the_first_second_of_a_term_is_counted(self, seconds: int) -> None:
+        """Kubernetes records it in whole seconds; one in the second before is not counted."""
+        world = World()
+        replica = world.replica()
+        await asyncio.sleep(0.9)
+        began = world.now().replace(microsecond=0)
+        assert began != world.now()
+        async with in_background(replica.cleaner.run(new_term(replica.name))):
+            await asyncio.sleep(1)
+            replica.view.apply(build.finished(ended=began + timedelta(seconds=seconds)))
+            await asyncio.sleep(10)
+        assert len(replica.tally.ends) == (seconds == 0)
+
 
 class TestFailureMessages:
     """Failure messages, which are deleted with the Pods."""
