@@ -206,17 +206,20 @@ class Mirrorer:
 
     async def run(self, term: RunningTerm) -> None:
         """Keep the mirror current until cancelled."""
-        while True:
-            self._changed.clear()
-            seconds = _CHECK_SECONDS
-            try:
-                await self._update(term)
-            except (ApiError, SourceError) as error:
-                self._error.set(str(error))
-                seconds = _RETRY_SECONDS
-            else:
-                self._error.clear()
-            await wait_for_event(self._changed, seconds)
+        try:
+            while True:
+                self._changed.clear()
+                seconds = _CHECK_SECONDS
+                try:
+                    await self._update(term)
+                except (ApiError, SourceError) as error:
+                    self._error.set(str(error))
+                    seconds = _RETRY_SECONDS
+                else:
+                    self._error.clear()
+                await wait_for_event(self._changed, seconds)
+        finally:
+            self._mirrored = None  # it would keep an old catalog in memory
 
     async def _update(self, term: RunningTerm) -> None:
         catalog, status = self._syncer.catalog, self._syncer.status
