@@ -38,8 +38,9 @@ _log = structlog.get_logger(__name__)
 
 #: Age in seconds at which the ConfigMap is read again to decide.
 _MAX_AGE_SECONDS: Final = 1.0
-#: The same to show the pause, and to notice requests.
-_POLL_SECONDS: Final = 5.0
+#: The same to show the pause, and to notice requests: with the shortest sleep it is 5 seconds.
+_POLL_SECONDS: Final = 4.9
+_MIN_SLEEP_SECONDS: Final = 0.1
 _UNREAD: Final = Pause(PauseCause.UNKNOWN, f"ConfigMap {NAME} has not been read yet")
 
 
@@ -114,7 +115,7 @@ class Control:
                 _log.exception("cannot check for a pause", configmap=NAME)
             # A leader reads more often, to decide.
             age = self._clock() - (self._read_at or 0.0)
-            await asyncio.sleep(min(max(_POLL_SECONDS - age, _MAX_AGE_SECONDS), _POLL_SECONDS))
+            await asyncio.sleep(min(max(_POLL_SECONDS - age, _MIN_SLEEP_SECONDS), _POLL_SECONDS))
 
     async def read_pause(self, max_age_seconds: float = _MAX_AGE_SECONDS) -> Pause | None:
         """What pauses admission, at most so old unless the API server fails.
