@@ -83,13 +83,14 @@ class Foreign:
     why: str
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, eq=False):
+class RecordedMarks(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What the labels and annotations of a Job say, as far as its phase depends on it.
 
     `digest` is that of their JSON. An event with the same digest only changes what the Job's spec
     and status say. It is empty if it is unknown.
 
-    Records are not compared, so all are equal: what they say shows in the rest of a Remediation.
+    All are equal, so that remediations are compared without them: what they say shows in the other
+    fields, and an event read from JSON has a digest that the same Job read from a `dict` lacks.
     """
 
     digest: bytes = b""
@@ -106,12 +107,12 @@ class Record(msgspec.Struct, frozen=True, gc=False, eq=False):
     started_at: datetime | None = None
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is a record, too."""
-        return isinstance(other, Record)
+        """Whether the other is of this class, too."""
+        return isinstance(other, RecordedMarks)
 
     def __hash__(self) -> int:
         """Return the same for all."""
-        return hash(Record)
+        return hash(RecordedMarks)
 
 
 class Remediation(msgspec.Struct, frozen=True, gc=False):
@@ -187,7 +188,7 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
     effect_at: datetime | None = None
     effect_message: str = ""
     active_digest: str = ""
-    record: Record = Record()
+    record: RecordedMarks = RecordedMarks()
 
     @property
     def waiting(self) -> bool:

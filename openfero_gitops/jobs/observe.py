@@ -19,7 +19,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.labels import MAX_REPLICA_LABELS_CHARACTERS
-from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, Record, Remediation
+from openfero_gitops.domain.remediation import Foreign, JobKey, Phase, RecordedMarks, Remediation
 from openfero_gitops.domain.text import canonical_json, plural
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.jobs.foreign import RecordedAlert, recorded_alert, why_foreign
@@ -96,7 +96,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert, digest: bytes) -> Rem
     received = parse_time(annotations.get(keys.RECEIVED_AT)) or created
     options = read_options(annotations.get(keys.OPTIONS, ""))
     in_kueue = keys.KUEUE_QUEUE in job_labels
-    record = Record(
+    record = RecordedMarks(
         # Whether a Job with a truncated alert is foreign also depends on its state.
         digest=b"" if recorded.truncated else digest,
         created_at=created,
@@ -156,7 +156,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert, digest: bytes) -> Rem
     )
 
 
-def _state(job: Mapping[str, Any], record: Record) -> dict[str, Any]:
+def _state(job: Mapping[str, Any], record: RecordedMarks) -> dict[str, Any]:
     """Return the fields of a remediation that depend on the Job's version, spec or status."""
     metadata = job["metadata"]
     spec = job.get("spec") or {}
@@ -243,7 +243,7 @@ def _digest_of(target: str) -> str:
 
 
 def _phase(
-    record: Record, conditions: Mapping[str, Any], *, suspended: bool, started: bool
+    record: RecordedMarks, conditions: Mapping[str, Any], *, suspended: bool, started: bool
 ) -> Phase:
     """Return the first phase whose condition holds."""
     queued = record.admitted_at is not None and record.in_kueue
@@ -271,7 +271,7 @@ class _Starts(NamedTuple):
     unrecorded: datetime | None
 
 
-def _starts(record: Record, started_at: datetime | None, *, finished: bool) -> _Starts:
+def _starts(record: RecordedMarks, started_at: datetime | None, *, finished: bool) -> _Starts:
     """Count the starts of a Job that may be stopped and started again.
 
     The first start must be recorded, too, as that alone shows later that a start is another one;
