@@ -196,6 +196,7 @@ class Admitter:
             waking.cancel()
             self._view.unsubscribe(changed)
             self.decisions = ()
+            await asyncio.wait({waking})
 
     async def _take_over(self, state: _TermState) -> None:
         """List the Jobs from the API server and stamp those that an earlier leader may start."""

@@ -113,7 +113,9 @@ class View:
     def read(self, job: Mapping[str, Any]) -> Remediation | Foreign:
         """Read of a Job what has changed since the known version, which may be the same.
 
-        Most Jobs of a list are known at the same version, and so are events of own writes.
+        Most Jobs of a list are known at the same version, and so are events of own writes. After a
+        restore of etcd, the same version of a Job may have another content; that is read with the
+        Job's next event.
         """
         metadata = job["metadata"]
         current = self._find(JobKey(metadata["namespace"], metadata["name"]))
