@@ -20,6 +20,7 @@ from tests.bench import (
     idle,
     pages,
     replicas,
+    same_jobs,
     streams,
     syncs,
     validate,
@@ -39,8 +40,17 @@ MEASURES = {
     "syncs": syncs.main,
     "attacks": attacks.main,
     "streams": streams.main,
+    "same-jobs": same_jobs.main,
 }
-LONG = {"growth", "idle", "replicas", "syncs", "attacks", "streams"}  # run only when named
+LONG = {
+    "growth",
+    "idle",
+    "replicas",
+    "syncs",
+    "attacks",
+    "streams",
+    "same-jobs",
+}  # run only when named
 
 
 def main() -> int:
