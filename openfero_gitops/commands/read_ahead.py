@@ -13,8 +13,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,9 +22,10 @@ from openfero_gitops.catalog.build import MAX_STEPS
 from openfero_gitops.catalog.effort import Watch
 from openfero_gitops.catalog.files import FileMemo
 from openfero_gitops.catalog.load import without_collection
+from openfero_gitops.commands.processes import usable_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from openfero_gitops.catalog.files import FileReading
     from openfero_gitops.domain.catalog import SourceFile
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 MIN_FILES: Final = 1000
 _MAX_PROCESSES: Final = 8
 _FILES_PER_TASK: Final = 50
-#: A process has died, for example for lack of memory, or the system lacks what they need.
-_NO_PROCESSES: Final = (BrokenProcessPool, NotImplementedError, OSError)
+_BYTES_PER_PROCESS: Final = 150 * 1024 * 1024
 
 
 async def read_ahead(
@@ -49,29 +48,30 @@ async def read_ahead(
         kubernetes: the version of Kubernetes to validate for.
         min_files: the number of files from which on it is worth it.
     """
-    processes = min(os.cpu_count() or 1, _MAX_PROCESSES)
-    if len(files) < min_files or processes == 1:
+    if len(files) < min_files:
         return
     stop = threading.Event()
-    await in_thread(lambda: _read_all(memo, files, kubernetes, processes, stop), stop)
+    await in_thread(lambda: _read_all(memo, files, kubernetes, stop), stop)
 
 
 def _read_all(
-    memo: FileMemo,
-    files: Sequence[SourceFile],
-    kubernetes: str,
-    processes: int,
-    stop: threading.Event,
+    memo: FileMemo, files: Sequence[SourceFile], kubernetes: str, stop: threading.Event
 ) -> None:
+    processes = min(usable_processes(_BYTES_PER_PROCESS), _MAX_PROCESSES)
+    if processes <= 1:
+        return
     # Other threads run in this process, so it must not fork.
     context = multiprocessing.get_context("spawn")
     steps = 0
     with (
-        suppress(*_NO_PROCESSES),
+        # A process may die for lack of memory, or the system lacks what processes need. Whatever it
+        # is, the build reads the missing files itself, and has the error again if a file is it.
+        suppress(Exception),
         without_collection(),
-        ProcessPoolExecutor(processes, context, _ignore_interrupts) as executor,
+        ProcessPoolExecutor(processes, context, _end_with_parent) as executor,
     ):
-        readings = executor.map(partial(_read, kubernetes), files, chunksize=_FILES_PER_TASK)
+        with _interrupts_blocked():  # this starts all processes
+            readings = executor.map(partial(_read, kubernetes), files, chunksize=_FILES_PER_TASK)
         for file, reading in zip(files, readings, strict=True):
             memo.remember(file, reading)
             steps += reading.steps
@@ -80,9 +80,28 @@ def _read_all(
                 return
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which the terminal sends to every process, to the one that has started this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Leave Ctrl-C, which the terminal sends to every process, to the one that starts others.
+
+    Processes inherit which signals are blocked in the thread that starts them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, which would leave it waiting for work."""
+    threading.Thread(target=_exit_after_parent, name="end with parent", daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _read(kubernetes: str, file: SourceFile) -> FileReading:

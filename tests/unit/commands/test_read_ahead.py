@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from openfero_gitops.catalog.build import Scope, build_catalog
 from openfero_gitops.catalog.files import FileMemo
@@ -10,7 +16,7 @@ from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, blob_
 from tests.support.fleet import operarios
 
 if TYPE_CHECKING:
-    import pytest
+    from openfero_gitops.catalog.files import FileReading
 
 VERSION = "1.36"
 
@@ -41,7 +47,7 @@ async def test_reading_in_several_processes_changes_nothing(
     expected = build_catalog(snapshot, scope)
     assert {problem.severity for problem in expected.problems} == {"error", "warning"}
     memo = FileMemo(VERSION)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(module, "usable_processes", lambda _: 2)
     await read_ahead(memo, snapshot.files, VERSION, min_files=2)
     monkeypatch.setattr(FileMemo, "_read", None)
     assert build_catalog(snapshot, scope, memo=memo) == expected
@@ -52,5 +58,50 @@ async def test_few_files_are_read_by_the_build_itself(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "ProcessPoolExecutor", None)
     files = snapshot_with_problems().files
     await read_ahead(FileMemo(VERSION), files, VERSION)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(module, "usable_processes", lambda _: 1)
     await read_ahead(FileMemo(VERSION), files, VERSION, min_files=1)
+
+
+def die(_kubernetes: str, _file: SourceFile) -> FileReading:
+    """End the process as the kernel does when memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def fail(_kubernetes: str, _file: SourceFile) -> FileReading:
+    """Fail with an error that nobody expects."""
+    raise LookupError
+
+
+@pytest.mark.parametrize("read", [die, fail])
+async def test_without_processes_the_build_reads_the_files(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in a process, the catalog is the same."""
+    snapshot = snapshot_with_problems()
+    scope = Scope("jobs", None, kubernetes_version=VERSION)
+    memo = FileMemo(VERSION)
+    monkeypatch.setattr(module, "usable_processes", lambda _: 2)
+    monkeypatch.setattr(module, "_read", read)
+    await read_ahead(memo, snapshot.files, VERSION, min_files=2)
+    assert build_catalog(snapshot, scope, memo=memo) == build_catalog(snapshot, scope)
+
+
+async def test_a_cancelled_command_reads_no_further_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for its processes, which read what they have begun."""
+    files = snapshot_with_problems().files
+    loop = asyncio.get_running_loop()
+    remembered = []
+
+    class Cancelling(FileMemo):
+        def remember(self, file: SourceFile, _reading: FileReading) -> None:
+            remembered.append(file)
+            loop.call_soon_threadsafe(command.cancel)
+            time.sleep(0.5)  # until `stop` is set
+
+    monkeypatch.setattr(module, "usable_processes", lambda _: 2)
+    monkeypatch.setattr(module, "_FILES_PER_TASK", 1)
+    command = asyncio.create_task(read_ahead(Cancelling(VERSION), files, VERSION, min_files=2))
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    assert len(remembered) == 1
