@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 
 import structlog
@@ -13,6 +14,7 @@ from tests.bench import (
     admission,
     alerts,
     attacks,
+    capacity,
     failover,
     figures,
     git,
@@ -42,6 +44,8 @@ MEASURES = {
     "streams": streams.main,
     "same-jobs": same_jobs.main,
 }
+#: What changes the figures so much that they must not be recorded.
+UNRECORDED = ("PROFILE", "TREE")
 LONG = {
     "growth",
     "idle",
@@ -59,6 +63,8 @@ def main() -> int:
     parser.add_argument("measures", nargs="*", choices=[[], *MEASURES], help=", ".join(MEASURES))
     parser.add_argument("--keep", action="store_true", help="record the results in docs/, too")
     arguments = parser.parse_args()
+    if arguments.keep and (used := [name for name in UNRECORDED if os.environ.get(name)]):
+        parser.error(f"--keep does not go together with {' and '.join(used)}")
     quiet = structlog.make_filtering_bound_logger(logging.WARNING)
     structlog.configure(wrapper_class=quiet)  # keeps thousands of log lines out of the table
     for name in arguments.measures or [name for name in MEASURES if name not in LONG]:
@@ -67,6 +73,7 @@ def main() -> int:
             print(result.render(figures.earlier(name)), flush=True)
             if arguments.keep:
                 figures.keep(name, result)
+                capacity.keep()
                 with contextlib.suppress(LookupError):  # not every one has a place in a page
                     record.keep(name, result.render())
         elif arguments.keep and result is not None:

@@ -221,7 +221,8 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
         Figure("admissions in a storm", STORM / duration, "a second", more_is_better=True),
     ]
     text = f"{record.today()}, {record.machine()}."
-    return Measured(figures, text, f"{one_table}\n\n{storm_table}")
+    parameters = {"one at a time": ONE_BY_ONE, "at once": STORM}
+    return Measured(figures, text, f"{one_table}\n\n{storm_table}", parameters)
 
 
 def _p99(values: list[float]) -> float:

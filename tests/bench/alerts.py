@@ -59,6 +59,8 @@ ALERTS: Final = int(os.environ.get("ALERTS", "1000"))
 ROUNDS: Final = int(os.environ.get("ROUNDS", "3"))
 SIZES: Final = [int(size) for size in os.environ.get("SIZES", "1,100").split(",")]
 IN_FLIGHT: Final = int(os.environ.get("IN_FLIGHT", "16"))
+#: What the figures depend on, in the record of a version.
+PARAMETERS: Final = {"ALERTS": ALERTS, "ROUNDS": ROUNDS, "SIZES": SIZES, "IN_FLIGHT": IN_FLIGHT}
 TREE: Final = os.environ.get("TREE", "")
 PROFILE: Final = os.environ.get("PROFILE", "")
 #: A replica is idle if it used less than a tenth of so many seconds.
@@ -448,7 +450,8 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
         f"{record.today()}, {record.machine()}; {ALERTS} alerts, {ROUNDS} rounds, {IN_FLIGHT} "
         "requests in flight. Whole control plane, two replicas; median and spread of the rounds."
     )
-    return Measured(figures, text, f"Profiles: {bench.profiles}" if PROFILE else "")
+    details = f"Profiles: {bench.profiles}" if PROFILE else ""
+    return Measured(figures, text, details, PARAMETERS)
 
 
 def main() -> Measured:

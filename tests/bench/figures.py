@@ -7,6 +7,7 @@ its figures are compared with those of the newest recorded version.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from tests.support import record
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FOLDER: Final = ROOT / "docs" / "bench"
@@ -54,11 +55,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a benchmark found: figures, and text around their table."""
+    """What a benchmark found: figures, and text around their table.
+
+    `parameters` are those that change the figures, such as the number of alerts.
+    """
 
     figures: Sequence[Figure]
     text: str = ""
-    details: str = field(default="")
+    details: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, earlier: Recorded | None = None) -> str:
         """Return text and table, compared with earlier figures if there are any."""
@@ -88,7 +93,9 @@ class Measured:
                     ]
                 )
             rows.append(row)
-        parts = (self.text, record.table(header, rows) if rows else "", self.details)
+        table = record.table(header, rows) if rows else ""
+        note = earlier.difference(self.parameters, record.machine()) if earlier else ""
+        parts = (self.text, table, note, self.details)
         return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
@@ -97,22 +104,50 @@ class Recorded:
     """The figures of one benchmark in the file of a version."""
 
     version: str
-    figures: dict[str, dict[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]]
+    machine: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def difference(self, parameters: Mapping[str, Any], machine: str) -> str:
+        """Say how these figures were measured differently; empty if they were not."""
+        names = sorted({*self.parameters, *parameters})
+        differences = [
+            f"{name} {self.parameters.get(name)}, now {parameters.get(name)}"
+            for name in names
+            if self.parameters.get(name) != parameters.get(name)
+        ]
+        if self.machine != machine:
+            differences.append(f"machine {self.machine or 'not recorded'}, now {machine}")
+        if not differences:
+            return ""
+        return f"{self.version} was measured differently: {'; '.join(differences)}."
+
+
+def version_key(version: str) -> tuple[object, ...]:
+    """Return a key that orders versions: numbers as numbers, 1.0.0rc1 before 1.0.0."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)*)(.*)", version)
+    release, suffix = match.groups() if match else ("", version)
+    parts = [
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in re.findall(r"\d+|\D+", suffix)
+    ]
+    return (tuple(map(int, filter(None, release.split(".")))), not suffix, parts)
 
 
 def earlier(bench: str, folder: Path = FOLDER, version: str = __version__) -> Recorded | None:
     """Return the figures of the newest earlier version, else those recorded for this one."""
-    recorded = {
-        tuple(map(int, file.stem.split("."))): json.loads(file.read_text())
-        for file in folder.glob("[0-9]*.json")
-    }
-    own = tuple(map(int, version.split(".")))
-    versions = sorted((key for key in recorded if key < own), reverse=True)
-    for key in (*versions, own):
-        measured = recorded.get(key, {}).get("benches", {}).get(bench)
-        if measured is not None:
-            name = ".".join(map(str, key))
-            return Recorded(name, {figure["name"]: figure for figure in measured["figures"]})
+    files = {file.stem: file for file in folder.glob("[0-9]*.json")}
+    older = [name for name in files if version_key(name) < version_key(version)]
+    for name in (*sorted(older, key=version_key, reverse=True), version):
+        if name in files:
+            measured = json.loads(files[name].read_text())["benches"].get(bench)
+            if measured is not None:
+                return Recorded(
+                    name,
+                    {figure["name"]: figure for figure in measured["figures"]},
+                    measured.get("machine", ""),
+                    measured.get("parameters", {}),
+                )
     return None
 
 
@@ -124,6 +159,7 @@ def keep(bench: str, measured: Measured, folder: Path = FOLDER) -> Path:
     content["benches"][bench] = {
         "date": record.today(),
         "machine": record.machine(),
+        "parameters": dict(measured.parameters),
         "figures": [
             {key: value for key, value in asdict(figure).items() if value not in (None, "", False)}
             for figure in measured.figures

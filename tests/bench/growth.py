@@ -30,6 +30,7 @@ from openfero_gitops.admission.decide import decide_indexed
 from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.catalog import Envelope
+from tests.bench.capacity import memory_figure
 from tests.bench.figures import Figure, Measured
 from tests.cluster.controlplane import ControlPlane
 from tests.support import build, record
@@ -280,7 +281,7 @@ def _figures(bench: Bench, syncs: dict[str, float]) -> list[Figure]:
             Figure(f"{case.name}: processor time of that", start.processor_seconds, "s"),
             Figure(f"{case.name}: longest answer to a probe", start.longest_answer, "ms"),
             Figure(
-                f"{case.name}: resident memory",
+                memory_figure(*case.size),
                 start.resident,
                 "MiB",
                 goal=MEMORY_GOAL if case.size == (10_000, 10_000) else None,
@@ -330,7 +331,8 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
         f"{record.today()}, {record.machine()}; {ALERTS} alerts in a pass, {ROUNDS} rounds. One "
         "leading replica for each case, an API server without controllers."
     )
-    return Measured([*_figures(bench, syncs), *_deciding()], text)
+    parameters = {"ALERTS": ALERTS, "ROUNDS": ROUNDS, "IN_FLIGHT": IN_FLIGHT, "LONG": LONG}
+    return Measured([*_figures(bench, syncs), *_deciding()], text, parameters=parameters)
 
 
 def main() -> Measured:

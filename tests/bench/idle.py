@@ -203,7 +203,8 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
                 for name, process in processes.items()
             }
         memory = {name: resident_megabytes(process.pid) for name, process in processes.items()}
-    return Measured(list(_figures(used, memory)), _text())
+    parameters = {"MINUTES": MINUTES, "operarios": OPERARIOS, "remembered Jobs": REMEMBERED}
+    return Measured(_figures(used, memory), _text(), parameters=parameters)
 
 
 def _figures(used: dict[str, Used], memory: dict[str, float]) -> list[Figure]:

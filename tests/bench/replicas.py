@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from tests.bench.alerts import (
     ALERTS,
     IN_FLIGHT,
+    PARAMETERS,
     ROUNDS,
     SIZES,
     Delivered,
@@ -61,7 +62,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
         f"{record.today()}, {record.machine()}; {ALERTS} alerts, {ROUNDS} rounds, {IN_FLIGHT} "
         "requests in flight, sent to all replicas in turn."
     )
-    return Measured(_figures(results), text)
+    return Measured(_figures(results), text, parameters=PARAMETERS)
 
 
 def _figures(results: Mapping[tuple[int, int], Sequence[Delivered]]) -> list[Figure]:

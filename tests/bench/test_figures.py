@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops import __version__
-from tests.bench.figures import Figure, Measured, earlier, keep
+from tests.bench.figures import Figure, Measured, Recorded, earlier, keep, version_key
+from tests.support import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,31 @@ def test_figures_are_compared_with_the_newest_earlier_version(tmp_path: Path) ->
     assert "1.50" in Measured([Figure("cost", 3.0)]).render(recorded)
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("0.9.0", "0.10.0"),
+        ("1.0.0rc1", "1.0.0"),
+        ("1.0.0rc2", "1.0.0rc10"),
+        ("1.0.0", "1.0.1.dev1"),
+        ("nightly", "0.1.0"),
+    ],
+)
+def test_versions_are_ordered(older: str, newer: str) -> None:
+    """Numbers are compared as numbers, and a pre-release comes before its release."""
+    assert version_key(older) < version_key(newer)
+
+
+def test_other_parameters_and_machines_are_reported() -> None:
+    """A comparison says what was measured differently, and nothing if it was measured equally."""
+    then = Recorded("1.0.0", {}, "2 cores", {"ALERTS": 500, "ROUNDS": 3})
+    assert then.difference({"ALERTS": 500, "ROUNDS": 3}, "2 cores") == ""
+    assert then.difference({"ALERTS": 1000, "ROUNDS": 3}, "4 cores") == (
+        "1.0.0 was measured differently: ALERTS 500, now 1000; machine 2 cores, now 4 cores."
+    )
+    assert "ALERTS 500, now 1000" in Measured([], parameters={"ALERTS": 1000}).render(then)
+
+
 def test_the_first_version_is_compared_with_its_own_record(tmp_path: Path) -> None:
     """Without an earlier version, the figures recorded for this version are used."""
     _record(tmp_path, "1.0.0", 1.0)
@@ -59,7 +85,7 @@ def test_keeping_figures_leaves_those_of_other_benchmarks(tmp_path: Path) -> Non
     """Each benchmark replaces only its own figures in the file of the version."""
     keep("alerts", Measured([Figure("cost", 1.0, "ms")]), tmp_path)
     keep("git", Measured([Figure("sync", 2.0)]), tmp_path)
-    keep("alerts", Measured([Figure("cost", 3.0, "ms")]), tmp_path)
+    keep("alerts", Measured([Figure("cost", 3.0, "ms")], parameters={"ALERTS": 9}), tmp_path)
     content = json.loads((tmp_path / f"{__version__}.json").read_text())
     assert content["version"] == __version__
     figures = {name: bench["figures"] for name, bench in content["benches"].items()}
@@ -67,3 +93,7 @@ def test_keeping_figures_leaves_those_of_other_benchmarks(tmp_path: Path) -> Non
         "alerts": [{"name": "cost", "value": 3.0, "unit": "ms"}],
         "git": [{"name": "sync", "value": 2.0}],
     }
+    assert content["benches"]["alerts"]["parameters"] == {"ALERTS": 9}
+    recorded = earlier("alerts", tmp_path)
+    assert recorded is not None
+    assert (recorded.machine, recorded.parameters) == (record.machine(), {"ALERTS": 9})

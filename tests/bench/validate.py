@@ -43,7 +43,9 @@ def main() -> Measured:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         figures = [*_starts(), *_small(folder / "small"), *_large(folder)]
-    return Measured(figures, f"Ratios of whole processes; the goal is at most {GOAL}.")
+    text = f"Ratios of whole processes; the goal is at most {GOAL}."
+    rounds = {f"rounds of {files} files": count for files, count in ROUNDS.items()}
+    return Measured(figures, text, parameters=rounds)
 
 
 def _starts() -> Iterator[Figure]:
