@@ -71,14 +71,19 @@ def main() -> int:
         result = MEASURES[name]()
         if isinstance(result, figures.Measured):
             print(result.render(figures.earlier(name)), flush=True)
-            if arguments.keep:
-                figures.keep(name, result)
-                capacity.keep()
-                with contextlib.suppress(LookupError):  # not every one has a place in a page
-                    record.keep(name, result.render())
-        elif arguments.keep and result is not None:
-            record.keep(name, result)
+        if arguments.keep and result is not None:
+            keep(name, result)
     return 0
+
+
+def keep(name: str, result: figures.Measured | str) -> None:
+    """Record a result in docs/: its figures, and its text if a page has a block for it."""
+    if isinstance(result, figures.Measured):
+        figures.keep(name, result)
+        capacity.keep()
+        result = result.render()
+    with contextlib.suppress(LookupError):
+        record.keep(name, result)
 
 
 if __name__ == "__main__":
