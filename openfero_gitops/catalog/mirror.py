@@ -15,8 +15,9 @@ import hmac
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.domain import keys
@@ -28,7 +29,7 @@ from openfero_gitops.domain.sync_report import SyncReport, read_report, report_m
 from openfero_gitops.domain.text import canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
 HEAD: Final = "openfero-catalog"
 SELECTOR: Final = f"{keys.MIRROR}=true,{keys.MANAGED_BY}={keys.MANAGER}"
@@ -57,12 +58,50 @@ _MAX_READ_SHARDS: Final = 4096
 _MAX_HEAD_CHARACTERS: Final = 256 * 1024
 
 
+class Shards(Sequence[dict[str, Any]]):
+    """The shards of a mirror; each is made when it is read, since all together are large."""
+
+    def __init__(self, buckets: Iterable[Sequence[SourceFile]], namespace: str) -> None:
+        """Take the files of each shard."""
+        self._namespace = namespace
+        self._files = {_shard(files, namespace)["metadata"]["name"]: files for files in buckets}
+        self.names = tuple(self._files)
+
+    def __len__(self) -> int:
+        """The number of shards."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Make a shard."""
+        if isinstance(index, slice):
+            return [self.named(name) for name in self.names[index]]
+        return self.named(self.names[index])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the content is the same: names are digests of it."""
+        return isinstance(other, Shards) and self.names == other.names
+
+    def __hash__(self) -> int:
+        """The same for the same content."""
+        return hash(self.names)
+
+    def named(self, name: str) -> dict[str, Any]:
+        """Make the shard of a name."""
+        return _shard(self._files[name], self._namespace)
+
+
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """A mirrored catalog: the head, and the shards that it lists."""
 
     head: dict[str, Any]
-    shards: tuple[dict[str, Any], ...]
+    shards: Shards
 
 
 def write_mirror(
@@ -75,7 +114,7 @@ def write_mirror(
 
     If there is a `key`, it signs the head.
     """
-    shards = tuple(_shard(files, namespace) for files in _spread(snapshot.files))
+    shards = Shards(_spread(snapshot.files), namespace)
     revision = snapshot.revision
     data = {
         "format": _FORMAT,
@@ -90,7 +129,7 @@ def write_mirror(
                 "root": snapshot.root,
             }
         ),
-        "shards.json": canonical_json([shard["metadata"]["name"] for shard in shards]),
+        "shards.json": canonical_json(list(shards.names)),
         _REFUSED: _refused(refused),
     }
     return Mirror(_head(data, namespace, key), shards)
@@ -167,6 +206,11 @@ def is_shard_name(name: str) -> bool:
 def content_digest(config_map: Mapping[str, Any]) -> str:
     """Return the digest of a ConfigMap's data."""
     return _digest(config_map["data"])
+
+
+def digest_in_name(name: str) -> str:
+    """Return the digest of the data that a shard of this name has."""
+    return name.removeprefix(f"{HEAD}-")
 
 
 def read_revision(head: Mapping[str, Any], keys: Sequence[bytes] = ()) -> Revision:

@@ -19,6 +19,7 @@ from openfero_gitops.catalog.mirror import (
     SELECTOR,
     MirrorReader,
     content_digest,
+    digest_in_name,
     head_report,
     is_shard_name,
     read_history,
@@ -38,7 +39,7 @@ from openfero_gitops.domain.errors import ApiError, SourceError
 from openfero_gitops.domain.sync_report import report_members, sync_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from openfero_gitops.catalog.syncer import Syncer
     from openfero_gitops.domain.catalog import Catalog, Revision
@@ -271,10 +272,11 @@ class Mirrorer:
             status.refused,
             key,
         )
-        stored = await self._list({shard["metadata"]["name"] for shard in mirror.shards} | {HEAD})
+        stored = await self._list({*mirror.shards.names, HEAD})
         changed = False
-        for shard in mirror.shards:
-            changed |= await self._write_shard(shard, stored, term)
+        for name in mirror.shards.names:
+            if not self._is_verified(name, digest_in_name(name), stored.current.get(name)):
+                changed |= await self._write_shard(mirror.shards.named(name), stored, term)
         head = with_report(mirror.head, self._store.namespace, report, key)
         head = await self._with_history(head, catalog.revision, stored)
         changed |= await self._write_head(head, stored, term)
@@ -359,15 +361,19 @@ class Mirrorer:
 
     async def _is_current(self, body: dict[str, Any], stored: dict[str, Any]) -> bool:
         """Whether a stored ConfigMap has the right data; each version of it is read once."""
-        name, version = body["metadata"]["name"], stored["metadata"]["resourceVersion"]
-        digest = content_digest(body)
-        if self._verified.get(name) == (version, digest):
+        name, digest = body["metadata"]["name"], content_digest(body)
+        if self._is_verified(name, digest, stored):
             return True
         existing = await self._store.get(name)
         if existing is None or existing.get("data") != body["data"]:
             return False
         self._verified[name] = (existing["metadata"]["resourceVersion"], digest)
         return True
+
+    def _is_verified(self, name: str, digest: str, stored: Mapping[str, Any] | None) -> bool:
+        """Whether the version that is stored was read, and has the data of a digest."""
+        version = stored["metadata"]["resourceVersion"] if stored is not None else None
+        return self._verified.get(name) == (version, digest)
 
     async def _create(self, body: dict[str, Any], term: RunningTerm) -> None:
         term.check()
