@@ -233,6 +233,32 @@ class TestFailureMessages:
         assert (await world.job(key)).message.endswith("the disk is full")
 
     @in_virtual_time
+    async def test_what_another_leader_finished_is_forgotten(self) -> None:
+        """A replica that leads again keeps no time for a Job on which nothing must be written."""
+        world = World(JobPlayer(outcome=fails))
+        replica, other = world.replica("a"), world.replica("b")
+
+        async def trouble(request: Request, act: Act) -> Any:
+            if request.sets(keys.MESSAGE):
+                raise Forbidden("no right")
+            return await act()
+
+        replica.wire.trouble = trouble
+        async with cleaning(replica), replica.leading():
+            (key,) = await delivered(replica, "web-1")
+            await until(lambda: len(replica.tally.ends) == 1)
+            await asyncio.sleep(5)
+        assert replica.cleaner._next_patch
+        async with cleaning(other):
+            await asyncio.sleep(5)
+        assert (await world.job(key)).has_message
+        async with replica.watching():
+            await asyncio.sleep(5)
+        async with cleaning(replica):
+            await asyncio.sleep(5)
+            assert not replica.cleaner._next_patch
+
+    @in_virtual_time
     async def test_a_job_that_was_deleted_does_not_hold_up_others(self) -> None:
         """The next Job still gets its message."""
         world = World(JobPlayer(outcome=fails))

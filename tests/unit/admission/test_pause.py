@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -207,6 +208,22 @@ async def test_every_replica_shows_a_pause() -> None:
         await asyncio.sleep(10)
         assert not desk.control.pause
     assert len(desk.wire.requests) <= 4
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 0.89])
+@in_virtual_time
+async def test_a_request_is_noticed_within_5_seconds(seconds: float) -> None:
+    """Also after a read of the leader, which begins its term at any time."""
+    desk = Desk()
+    reads: list[float] = []
+    desk.control.on_read(lambda _: reads.append(seconds_so_far()))
+    async with in_background(desk.control.run()):
+        await asyncio.sleep(seconds)
+        desk.control.begin_term()
+        await desk.control.read_pause()
+        await asyncio.sleep(60)
+    assert len(reads) <= 15
+    assert max(later - read for read, later in pairwise(reads)) <= 5.001
 
 
 class TestEnd:

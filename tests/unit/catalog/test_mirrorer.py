@@ -342,6 +342,7 @@ class TestWriting:
             await asyncio.sleep(180)
             assert len(made) == 4
             assert shard in await desk.stored()
+        assert desk.mirrorer._mirrored is None, "the catalog is not kept after the term"
 
     @in_virtual_time
     async def test_a_refusal_is_written_within_a_minute(self) -> None:
