@@ -29,7 +29,7 @@ from tests.cluster.controlplane import COMPONENTS, ControlPlane
 from tests.support import attacks as hostile
 from tests.support import record
 from tests.support.attacks import MIB, Admin, Attacker
-from tests.support.measures import processor_seconds
+from tests.support.measures import peak_mib, processor_seconds, resident_mib
 from tests.support.memory_limit import MemoryLimit, memory_limit
 from tests.support.prober import probing
 from tests.support.process import ProcessError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1400 * MIB
 #: A real alert that has no answer by then counts as lost.
-PATIENCE_SECONDS: Final = 240.0
+MAX_ANSWER_SECONDS: Final = 240.0
 HOLD_SECONDS: Final = 25.0
 RESTART_SECONDS: Final = 20.0
 TOKEN: Final = "a-token-that-only-alertmanager-has"
@@ -68,7 +68,7 @@ class Scene:
 
 
 def _post(make: Callable[[], Any], times: int = 1, *, token: bool = True) -> Attack:
-    """Send a body so many times at once, with the token or without."""
+    """Send a body `times` times at once, with the token or without."""
 
     async def attack(scene: Scene) -> None:
         attacker = scene.sender if token else scene.stranger
@@ -213,7 +213,7 @@ async def _deliver_patiently(replica: Replica) -> float | None:
     ended_at: float | None = None
     timeout = aiohttp.ClientTimeout(10)
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as http:
-        while time.monotonic() - began < PATIENCE_SECONDS:
+        while time.monotonic() - began < MAX_ANSWER_SECONDS:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 async with http.post(replica.url + "/alerts", json=body) as answer:
                     await answer.read()
@@ -231,14 +231,9 @@ async def _deliver_patiently(replica: Replica) -> float | None:
 def _memory(pid: int) -> dict[str, float]:
     """Return resident memory and its peak in MiB; empty if the process is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
+        return {"now": resident_mib(pid), "peak": peak_mib(pid)}
+    except (OSError, KeyError):  # a zombie has no memory
         return {}
-    return {
-        name: int(value.split()[0]) / 1024
-        for name, _, value in (line.partition(":") for line in lines)
-        if name in ("VmRSS", "VmHWM")
-    }
 
 
 def _reset_peak(pid: int) -> None:
@@ -279,7 +274,7 @@ async def measure(name: str, replica: Replica, admin: Admin, limit: MemoryLimit)
     lease_state = "held" if after == lease else "lost"
     return [
         name,
-        f"{now['VmHWM'] - idle['VmRSS']:.0f}" if alive else f"killed at {limit.limit // MIB}",
+        f"{now['peak'] - idle['now']:.0f}" if alive else f"killed at {limit.limit // MIB}",
         f"{used:.1f}" if alive else "",
         "restarted" if restarts and alive else f"{silence.seconds:.2f}",
         "restarted" if restarts and alive else lease_state if alive else "lost",

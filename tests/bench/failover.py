@@ -24,7 +24,7 @@ from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
 from tests.cluster.controlplane import ControlPlane
 from tests.support import record
-from tests.support.replica import Replica, alert, group, operario
+from tests.support.replica import UNLIMITED, Replica, alert, groups, operario
 from tests.support.repository import Repository
 from tests.support.sending import send
 
@@ -36,7 +36,7 @@ ROUNDS: Final = 3
 RUNNING: Final = 10
 _GROUP: Final = 50
 _RAW_AT_ONCE: Final = 8
-_PATIENCE: Final = 120.0
+_MAX_WAIT_SECONDS: Final = 120.0
 _NAMESPACE: Final = "default"
 
 
@@ -54,7 +54,7 @@ DEFAULT: Final = Lease(15, "10s", "2s")
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Handover:
     """Seconds until the next admission, after a signal to the leader.
 
     `stamped` counts the Jobs that kept waiting and have the new leader's term.
@@ -69,12 +69,11 @@ class Figure:
 
 async def measure(
     folder: Path, plane: ControlPlane, signals: Sequence[signal.Signals], lease: Lease, waiting: int
-) -> list[Figure]:
+) -> list[Handover]:
     """Send each signal to the current leader; a replica that ended is started again."""
     repository = Repository(folder / f"operarios-{lease.duration}")
     repository.write("openfero.yaml", f"limits: {{concurrent: {RUNNING}, perMinute: 100000}}\n")
-    options = {"openfero.io/max-concurrent": "1000", "openfero.io/max-per-hour": "1000000"}
-    repository.write("storm.json", operario("Storm", annotations=options))
+    repository.write("storm.json", operario("Storm", annotations=UNLIMITED))
     repository.commit("Operarios")
     replicas = [
         Replica(
@@ -98,8 +97,7 @@ async def measure(
             exits.push_async_callback(asyncio.to_thread, replica.process.end)
             await asyncio.to_thread(replica.process.start)
         alerts = [alert("Storm", host=f"h{number}") for number in range(waiting + RUNNING)]
-        groups = [group(*alerts[i : i + _GROUP]) for i in range(0, len(alerts), _GROUP)]
-        await send([replicas[0].url], groups, in_flight=8, until_taken=True)
+        await send([replicas[0].url], groups(alerts, _GROUP), in_flight=8, until_taken=True)
         for sent in signals:
             for replica in replicas:
                 if replica.process.returncode is not None:  # it got the signal before
@@ -111,19 +109,21 @@ async def measure(
     return figures
 
 
-async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease: Lease) -> Figure:
+async def _fell(
+    api: KubernetesApi, leader: Replica, sent: signal.Signals, lease: Lease
+) -> Handover:
     """Signal the leader, free one slot, and wait until it is used."""
     jobs = await api.list(JOBS, _NAMESPACE)
     running = [job["metadata"]["name"] for job in jobs.items if _admitted(job)]
     waiting = len(jobs.items) - len(running)
     began = time.monotonic()
     leader.process.signal(sent)
-    ended = asyncio.create_task(asyncio.to_thread(leader.process.wait, _PATIENCE))
+    ended = asyncio.create_task(asyncio.to_thread(leader.process.wait, _MAX_WAIT_SECONDS))
     while leader.process.returncode is None and sent is signal.SIGKILL:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     await api.delete(JOBS, _NAMESPACE, running[0])
     events = api.watch(JOBS, _NAMESPACE, resource_version=jobs.resource_version)
-    async with contextlib.aclosing(events), asyncio.timeout(_PATIENCE):
+    async with contextlib.aclosing(events), asyncio.timeout(_MAX_WAIT_SECONDS):
         async for event in events:
             job = event.object
             if event.change.value == "MODIFIED" and _admitted(job):
@@ -135,11 +135,11 @@ async def _fell(api: KubernetesApi, leader: Replica, sent: signal.Signals, lease
     await ended
     left = [job for job in (await api.list(JOBS, _NAMESPACE)).items if not _admitted(job)]
     stamped = sum(_term(waiting_job) == _term(job) for waiting_job in left)
-    return Figure(sent, lease.duration, waiting, seconds, stamped)
+    return Handover(sent, lease.duration, waiting, seconds, stamped)
 
 
 async def _until(api: KubernetesApi, admitted: int) -> None:
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_MAX_WAIT_SECONDS):
         while True:
             if sum(map(_admitted, (await api.list(JOBS, _NAMESPACE)).items)) >= admitted:
                 return
@@ -156,7 +156,7 @@ def _term(job: dict[str, Any]) -> str:
 
 
 async def _leader(replicas: Sequence[Replica]) -> Replica:
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_MAX_WAIT_SECONDS):
         while True:
             for replica in replicas:
                 if await asyncio.to_thread(getattr, replica, "leads"):
@@ -184,7 +184,7 @@ async def raw(plane: ControlPlane) -> float:
         await api.close()
 
 
-def rows(figures: Sequence[Figure]) -> str:
+def rows(figures: Sequence[Handover]) -> str:
     """Return a table with a row for each signal and lease."""
     kinds = dict.fromkeys((figure.sent, figure.lease) for figure in figures)
     cells = []

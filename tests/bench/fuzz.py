@@ -7,7 +7,7 @@ rendered. A case fails if it raises anything, takes longer than `PATIENCE`, or y
 without a message or outside its file; the run fails above `MEMORY`. Time is CPU time: the judged
 code is pure and never blocks, so that a busy machine slows no case and an endless loop is noticed.
 
-    make fuzz N=100000 SEED=7      so many cases, on all cores
+    make fuzz N=100000 SEED=7      N cases, on all cores
     make fuzz SEED=7 CASE=4711     that case again, with its traceback and its bytes in a file
 """
 
@@ -307,7 +307,7 @@ def _patience() -> Iterator[None]:
 
 
 def run(seed: int, first: int, count: int) -> list[Failure]:
-    """Judge so many cases from a number on, and return the failures."""
+    """Judge `count` cases from number `first` on, and return the failures."""
     failures = []
     for number in range(first, first + count):
         try:

@@ -32,10 +32,17 @@ from tests.support import record
 from tests.support.attacks import Admin
 from tests.support.fleet import Fleet, operarios
 from tests.support.git_servers import http_server
-from tests.support.measures import processor_seconds, resident_megabytes
+from tests.support.measures import processor_seconds, resident_mib
 from tests.support.paths import ROOT
 from tests.support.process import Process, free_port
-from tests.support.replica import Replica, alert, group, operario
+from tests.support.replica import (
+    UNLIMITED,
+    UNLIMITED_ENVELOPE,
+    Replica,
+    alert,
+    groups,
+    operario,
+)
 from tests.support.sending import send
 
 if TYPE_CHECKING:
@@ -44,20 +51,17 @@ if TYPE_CHECKING:
 MINUTES: Final = float(os.environ.get("MINUTES", "2"))
 OPERARIOS: Final = 200
 REMEMBERED: Final = 1000
-GOAL_SECONDS: Final = 0.3
+#: Processor time a minute of each replica.
+MAX_SECONDS_A_MINUTE: Final = 0.3
 #: Requests to each replica, and the seconds between two of them, as in the chart.
 REQUESTS: Final = {"/livez": 10.0, "/readyz": 5.0, "/metrics": 30.0}
 _NAMESPACE: Final = "idle"
 _NAME: Final = "Idle"
-_OPTIONS: Final = {
-    "openfero.io/max-concurrent": "100000",
-    "openfero.io/max-per-hour": "1000000",
-    "openfero.io/heals-within": "15s",
-}
+_OPTIONS: Final = {**UNLIMITED, "openfero.io/heals-within": "15s"}
 _GROUP: Final = 100
 #: Longer than a leader needs to try every operario in the cluster.
 _SETTLING_SECONDS: Final = 0.6 * OPERARIOS
-_PATIENCE_SECONDS: Final = 600.0
+_MAX_WAIT_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ class Used:
     def by(cls, pid: int) -> Used:
         """Read from the kernel what a process has used so far."""
         folder = Path(f"/proc/{pid}")
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        own = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        own = processor_seconds(pid, children=False)
         wakeups = 0
         for status in folder.glob("task/*/status"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # an ended thread
@@ -124,16 +127,13 @@ async def _remember(api: KubernetesApi, replica: Replica) -> None:
 
 
 async def _send(replica: Replica, alerts: list[dict[str, Any]]) -> None:
-    groups = [
-        group(*alerts[at : at + _GROUP], status=alerts[0]["status"])
-        for at in range(0, len(alerts), _GROUP)
-    ]
-    await send([replica.url], groups, in_flight=2, until_taken=True)
+    deliveries = groups(alerts, _GROUP, status=alerts[0]["status"])
+    await send([replica.url], deliveries, in_flight=2, until_taken=True)
 
 
 async def _until_all(api: KubernetesApi, is_done: Callable[[dict[str, Any]], bool]) -> None:
     """Return when every Job is as far as that."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(_MAX_WAIT_SECONDS):
         while True:
             with contextlib.suppress(Unavailable):  # its cache may lag in a storm
                 jobs = (await api.list(JOBS, _NAMESPACE)).items
@@ -145,7 +145,7 @@ async def _until_all(api: KubernetesApi, is_done: Callable[[dict[str, Any]], boo
 async def _prepare(folder: Path, admin: Admin) -> str:
     """Write the repository, and create what it needs; return its name in the folder."""
     files = operarios(OPERARIOS - 1) | {
-        "openfero.yaml": b"limits: {concurrent: 100000, perMinute: 100000}\n",
+        "openfero.yaml": UNLIMITED_ENVELOPE.encode(),
         "idle.json": operario(_NAME, annotations=_OPTIONS).encode(),
     }
     fleet = Fleet(folder / "operarios.git")
@@ -202,7 +202,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
                 name: Used.by(process.pid).a_minute_since(before[name])
                 for name, process in processes.items()
             }
-        memory = {name: resident_megabytes(process.pid) for name, process in processes.items()}
+        memory = {name: resident_mib(process.pid) for name, process in processes.items()}
     parameters = {"MINUTES": MINUTES, "operarios": OPERARIOS, "remembered Jobs": REMEMBERED}
     return Measured(_figures(used, memory), _text(), parameters=parameters)
 
@@ -210,7 +210,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
 def _figures(used: dict[str, Used], memory: dict[str, float]) -> list[Figure]:
     figures = []
     for name, each in used.items():
-        goal = None if name == "floor" else GOAL_SECONDS
+        goal = None if name == "floor" else MAX_SECONDS_A_MINUTE
         seconds = each.own + each.children
         figures.append(Figure(f"{name}: processor time", seconds, "s a minute", goal=goal))
         if name != "floor":
@@ -223,7 +223,7 @@ def _figures(used: dict[str, Used], memory: dict[str, float]) -> list[Figure]:
 def _text() -> str:
     return (
         f"{record.today()}, {record.machine()}; {OPERARIOS} operarios, {REMEMBERED} remembered "
-        f"Jobs, {MINUTES:g} minutes at rest with probes and scrapes."
+        f"Jobs, {MINUTES:g} minutes without alerts, with probes and scrapes."
     )
 
 

@@ -1,4 +1,4 @@
-"""The load generator, a process of its own: POSTs bodies, so many at a time.
+"""The load generator, a process of its own: POSTs bodies, at most `in_flight` at once.
 
 `python -m tests.bench.load PLAN` reads a plan (a JSON file) and prints a `Load` as JSON. The time
 of a request is counted from when its turn comes to the end of its answer. Its own processor time is
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+
+from tests.support.measures import quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +52,7 @@ class Load:
 
     def quantile(self, share: float) -> float:
         """Return the milliseconds within which this share of the requests was answered."""
-        return sorted(self.milliseconds)[
-            min(len(self.milliseconds) - 1, int(share * len(self.milliseconds)))
-        ]
+        return quantile(self.milliseconds, share)
 
 
 async def send(plan: Plan) -> Load:

@@ -4,7 +4,7 @@ As in `alerts`, but the load generator sends to all replicas in turn, as a Servi
 of replicas has a namespace of its own; they take turns. On a machine with few cores the replicas
 and the control plane compete for these, so that more replicas cannot create more Jobs a second.
 
-    ALERTS=1000 ROUNDS=3 SIZES=1,100 IN_FLIGHT=16   are the defaults
+For the parameters see `replicas_under_test`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.alerts import (
+from tests.bench.figures import Figure, Measured
+from tests.bench.replicas_under_test import (
     ALERTS,
     IN_FLIGHT,
     PARAMETERS,
     ROUNDS,
     SIZES,
+    BenchCluster,
     Delivered,
     Side,
     groups_of,
     kind_of,
-    open_bench,
 )
-from tests.bench.figures import Figure, Measured
 from tests.cluster.controlplane import ControlPlane
 from tests.support import record
 from tests.support.paths import ROOT
@@ -42,22 +42,22 @@ NAMES: Final = {1: "one replica", 2: "two replicas", 3: "three replicas"}
 async def _measure(folder: Path, plane: ControlPlane) -> Measured:
     namespaces = {count: name.replace(" ", "-") for count, name in NAMES.items()}
     results: defaultdict[tuple[int, int], list[Delivered]] = defaultdict(list)
-    async with open_bench(folder, plane, [*namespaces.values()]) as bench:
+    async with BenchCluster.open(folder, plane, [*namespaces.values()]) as cluster:
         for number in range(ROUNDS):
             for count in sorted(NAMES, reverse=number % 2 == 1):
-                side = Side(namespaces[count], ROOT, bench, count=count, shared=True)
+                side = Side(namespaces[count], ROOT, cluster, count=count, shared=True)
                 with contextlib.ExitStack() as exits:
                     exits.callback(side.end)
                     await side.start()
                     for size in SIZES:
-                        delivered = await side.deliver(groups_of(f"{number}-{count}", size))
+                        delivered = await side.deliver(groups_of(f"{number}-{count}-{size}", size))
                         results[count, size].append(delivered)
                         print(
                             f"round {number + 1}, {kind_of(size)}: {NAMES[count]}: "
                             f"{delivered.rate:.0f} Jobs/s",
                             flush=True,
                         )
-                        await bench.clear(side.name)
+                        await cluster.clear(side.name)
     text = (
         f"{record.today()}, {record.machine()}; {ALERTS} alerts, {ROUNDS} rounds, {IN_FLIGHT} "
         "requests in flight, sent to all replicas in turn."

@@ -29,7 +29,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.support.attacks import Admin
 from tests.support.fleet import EXAMPLE
 from tests.support.paths import ROOT
-from tests.support.replica import Replica, alert, group, operario
+from tests.support.replica import Replica, alert, groups, operario
 from tests.support.repository import Repository
 from tests.support.sending import send
 
@@ -76,13 +76,11 @@ def storm() -> list[dict[str, Any]]:
     ]
     ended = {"status": "resolved", "endsAt": "2026-11-21T03:10:00Z"}
     resolved = [{**sent, **ended} for sent in fired[::4]]
-    return [*samples, *_grouped(fired), *_grouped(pairs), *_grouped(resolved, status="resolved")]
-
-
-def _grouped(alerts: list[dict[str, Any]], **members: Any) -> list[dict[str, Any]]:
     return [
-        group(*alerts[start : start + GROUP_SIZE], **members)
-        for start in range(0, len(alerts), GROUP_SIZE)
+        *samples,
+        *groups(fired, GROUP_SIZE),
+        *groups(pairs, GROUP_SIZE),
+        *groups(resolved, GROUP_SIZE, status="resolved"),
     ]
 
 

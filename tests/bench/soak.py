@@ -32,6 +32,7 @@ from tests.bench.level import Held, verdict
 from tests.cluster.controlplane import ControlPlane
 from tests.support import record
 from tests.support.descendants import descendants
+from tests.support.measures import mib, process_status
 from tests.support.replica import Replica, alert, group, operario
 from tests.support.repository import Repository
 from tests.support.wire import Wire, kubeconfig_through
@@ -79,14 +80,11 @@ class Sample:
 
 def sample(pid: int, minute: float) -> Sample:
     """Read a process's figures from the kernel."""
-    folder = Path(f"/proc/{pid}")
-    status = dict(
-        line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line
-    )
+    status = process_status(pid)
     return Sample(
         minute,
-        int(status["VmRSS"].split()[0]) / 1024,
-        len(os.listdir(folder / "fd")),  # noqa: PTH208 - names alone are wanted
+        mib(status["VmRSS"]),
+        len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208 - names alone are wanted
         int(status["Threads"]),
         len(descendants(pid)),
     )

@@ -48,7 +48,7 @@ async def _trickle(url: str, token: str, source: str) -> None:
 
 
 async def hold(url: str, token: str, readers: int, slow: int, bodies: int) -> Counter[str]:
-    """Keep so many clients until standard input is closed; return what they received."""
+    """Keep clients of three kinds until standard input is closed; return what they received."""
     port = urlsplit(url).port or 80
     counts: Counter[str] = Counter()
 

@@ -23,7 +23,7 @@ import aiohttp
 
 from tests.cluster.controlplane import COMPONENTS, ControlPlane
 from tests.support import record
-from tests.support.measures import processor_seconds
+from tests.support.measures import processor_seconds, quantile, resident_mib
 from tests.support.replica import Replica, alert, group, operario
 from tests.support.repository import Repository
 
@@ -50,13 +50,12 @@ class Phase:
     memory: float = 0.0
 
     def quantile(self, share: float) -> float:
-        """Return the answer time that this share of the answers kept within."""
-        times = sorted(self.milliseconds)
-        return times[min(len(times) - 1, int(share * len(times)))]
+        """Return the milliseconds within which this share of the requests was answered."""
+        return quantile(self.milliseconds, share)
 
 
 def ratio(idle: Phase, loaded: Phase, share: float) -> float:
-    """Compare the answer times that this share of the answers kept within."""
+    """Compare the times within which this share of the requests was answered."""
     return loaded.quantile(share) / idle.quantile(share)
 
 
@@ -96,13 +95,7 @@ async def _deliver(replica: Replica, phase: Phase, mark: str) -> None:
                 assert answer.status == 200, await answer.text()
             phase.milliseconds.append((time.perf_counter() - sent) * 1000)
     phase.processor += processor_seconds(replica.process.pid) - processor
-    phase.memory = max(phase.memory, _memory(replica.process.pid))
-
-
-def _memory(pid: int) -> float:
-    """Return resident memory in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    phase.memory = max(phase.memory, resident_mib(replica.process.pid))
 
 
 async def _measure(replica: Replica) -> str:

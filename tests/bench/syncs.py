@@ -24,11 +24,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from openfero_gitops.sources.git.source import GitSettings, GitSource
-from tests.bench.git import memory, syncer_of
+from tests.bench.git import syncer_of
 from tests.bench.level import Held, verdict
 from tests.support import record
 from tests.support.descendants import descendants, open_files
 from tests.support.fleet import Fleet, operarios
+from tests.support.measures import resident_mib
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -45,7 +46,7 @@ BROKEN = b"apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: [\n"
 
 @dataclass(frozen=True)
 class Level:
-    """What was held after so many syncs; memory in MiB, disk in bytes."""
+    """What was held after a number of syncs; memory in MiB, disk in bytes."""
 
     syncs: int
     seconds: float
@@ -87,7 +88,7 @@ def edits(count: int, files: Mapping[str, bytes], chance: Random) -> list[dict[s
 
 
 async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIterator[Level]:
-    """Sync so many times, and yield what is held at so many points."""
+    """Sync `syncs` times, and yield what is held at `points` moments."""
     chance = Random(7)  # noqa: S311 - the same history each time
     fleet = Fleet(folder / "origin.git")
     first = operarios(files)
@@ -114,7 +115,7 @@ async def levels(folder: Path, syncs: int, points: int, files: int) -> AsyncIter
                 open_files(),
                 len(descendants()),
                 threading.active_count(),
-                memory()[0],
+                resident_mib(os.getpid()),
                 sys.getallocatedblocks(),
                 len(list(cache.glob("*/repository.git/objects/pack/*.pack"))),
                 len(list(cache.glob("*/repository.git/objects/??/*"))),

@@ -280,7 +280,10 @@ async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drop
 
 
 class Admin:
-    """Requests to an API server with the rights of a kubeconfig's first user, so many at a time."""
+    """Requests to an API server with the rights of a kubeconfig's first user.
+
+    At most `connections` of them are sent at once.
+    """
 
     def __init__(self, kubeconfig: Path, connections: int = 8) -> None:
         """Read the kubeconfig."""

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 _BEAT_SECONDS = 0.002
 _UNIT_STEPS = 500_000
+#: A process is idle if it used less than a tenth of one processor for this time.
+IDLE_SECONDS = 3.0
+_MAX_BUSY_SECONDS = 900.0
 
 
 @dataclass
@@ -90,25 +93,50 @@ def unit_seconds() -> float:
     return time.process_time() - began
 
 
-def processor_seconds(pid: int) -> float:
-    """Return the processor time of a process and of its ended children, in seconds."""
+def processor_seconds(pid: int, *, children: bool = True) -> float:
+    """Return the processor time of a process, with that of its ended children, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11 : 15 if children else 13])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_megabytes(pid: int) -> float:
+async def until_idle(pids: Collection[int]) -> None:
+    """Return when each of these processes has nothing more to do."""
+    used = dict.fromkeys(pids, IDLE_SECONDS)
+    async with asyncio.timeout(_MAX_BUSY_SECONDS):
+        while max(used.values()) > IDLE_SECONDS / 10:
+            before = {pid: processor_seconds(pid) for pid in pids}
+            await asyncio.sleep(IDLE_SECONDS)
+            used = {pid: processor_seconds(pid) - before[pid] for pid in pids}
+
+
+def resident_mib(pid: int) -> float:
     """Return the resident memory of a process in MiB."""
-    return _status_megabytes(pid, "VmRSS")
+    return mib(process_status(pid)["VmRSS"])
 
 
-def peak_megabytes(pid: int) -> float:
+def peak_mib(pid: int) -> float:
     """Return the most resident memory that a process has had, in MiB."""
-    return _status_megabytes(pid, "VmHWM")
+    return mib(process_status(pid)["VmHWM"])
 
 
-def _status_megabytes(pid: int, member: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(dict(line.split(":") for line in status.splitlines())[member].split()[0]) / 1024
+def process_status(pid: int) -> dict[str, str]:
+    """Return what the kernel reports in the status of a process.
+
+    Raises:
+        OSError: the process is gone.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def mib(value: str) -> float:
+    """Convert a size of the kernel, such as `1024 kB`, which means KiB."""
+    return int(value.split(maxsplit=1)[0]) / 1024
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of the values is at most."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]

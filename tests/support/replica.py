@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 #: Until an answer; a busy machine may be slow, and nothing here is about speed.
 PATIENCE_SECONDS = 60
+#: Nothing but the API server limits how fast Jobs are admitted: `openfero.yaml`, and options.
+UNLIMITED_ENVELOPE = "limits: {concurrent: 100000, perMinute: 100000}\n"
+UNLIMITED = {
+    "openfero.io/max-concurrent": "100000",
+    "openfero.io/max-per-hour": "1000000",
+}
 ROOT_ENVIRONMENT = {"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE"}
 
 
@@ -176,6 +182,13 @@ def group(*alerts: Mapping[str, Any], **members: Any) -> dict[str, Any]:
         "alerts": list(alerts),
         **members,
     }
+
+
+def groups(alerts: Sequence[Mapping[str, Any]], size: int, **members: Any) -> list[dict[str, Any]]:
+    """Return deliveries of at most `size` alerts each."""
+    return [
+        group(*alerts[start : start + size], **members) for start in range(0, len(alerts), size)
+    ]
 
 
 def operario(

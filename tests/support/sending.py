@@ -1,4 +1,4 @@
-"""Many deliveries, so many at once."""
+"""Many deliveries, at most `in_flight` at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PATIENCE = 600.0
+_MAX_SECONDS = 600.0
 
 
 async def send(
@@ -31,6 +31,6 @@ async def send(
                     return answer.status
             await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - no secret
 
-    timeout = aiohttp.ClientTimeout(total=_PATIENCE)
-    async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.timeout(_PATIENCE):
+    timeout = aiohttp.ClientTimeout(total=_MAX_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as http, asyncio.timeout(_MAX_SECONDS):
         return await asyncio.gather(*(deliver(http, url, body) for body in groups for url in urls))
