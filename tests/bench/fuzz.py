@@ -3,9 +3,10 @@
 Half of the cases are files: fixtures and generated Jobs that are torn, spliced and repeated, or
 text made of YAML's special characters. They are validated like a repository, and the valid
 operarios are rendered. The other half are bodies of deliveries, which are read, matched and
-rendered. A case fails if it raises anything, takes longer than `PATIENCE`, or yields a problem
-without a message or outside its file; the run fails above `MEMORY`. Time is CPU time: the judged
-code is pure and never blocks, so that a busy machine slows no case and an endless loop is noticed.
+rendered. A case fails if it raises anything, takes longer than `MAX_CASE_SECONDS`, or yields a
+problem without a message or outside its file; the run fails above `MEMORY`. Time is CPU time: the
+judged code is pure and never blocks, so that a busy machine slows no case and an endless loop is
+noticed.
 
     make fuzz N=100000 SEED=7      N cases, on all cores
     make fuzz SEED=7 CASE=4711     that case again, with its traceback and its bytes in a file
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.problem import Problem
 
 # CPU seconds for one case. Half of 30,000 took 0.1 ms, the slowest 50 ms.
-PATIENCE: Final = 1.0
+MAX_CASE_SECONDS: Final = 1.0
 # Peak memory of a process in bytes. It uses 52 MiB, nearly all of them code.
 MEMORY: Final = 96 * 1024 * 1024
 CHUNK: Final = 500
@@ -287,7 +288,7 @@ class Failure:
 
 
 class TooLongError(Exception):
-    """A case took longer than `PATIENCE`."""
+    """A case took longer than `MAX_CASE_SECONDS`."""
 
 
 @contextlib.contextmanager
@@ -295,10 +296,10 @@ def _patience() -> Iterator[None]:
     """Interrupt code that takes too long."""
 
     def interrupt(*_: object) -> None:
-        raise TooLongError(f"more than {PATIENCE} s of a processor")
+        raise TooLongError(f"more than {MAX_CASE_SECONDS} s of a processor")
 
     before = signal.signal(signal.SIGPROF, interrupt)
-    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, MAX_CASE_SECONDS)
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-PATIENCE: Final = 600  # seconds: a change may cause an endless loop
+MAX_RUN_SECONDS: Final = 600  # seconds: a change may cause an endless loop
 COPIED: Final = ("openfero_gitops", "tests", "operarios-example", "pyproject.toml", "docs")
 #: Modules whose defects would be severe, and the tests that cover them.
 SAMPLE: Final = {
@@ -171,7 +171,7 @@ def survives(change: Change, folder: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, timeout=PATIENCE, check=False
+            command, cwd=folder, capture_output=True, timeout=MAX_RUN_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return False

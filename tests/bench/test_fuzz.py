@@ -46,7 +46,7 @@ def test_an_exception_and_a_hang_are_reported(monkeypatch: pytest.MonkeyPatch) -
                 pass
 
     monkeypatch.setattr(fuzz, "judge", judge)
-    monkeypatch.setattr(fuzz, "PATIENCE", 0.2)
+    monkeypatch.setattr(fuzz, "MAX_CASE_SECONDS", 0.2)
     raised, hung = fuzz.run(seed=7, first=0, count=3)
     assert (raised.number, hung.number) == (1, 2)
     assert "ZeroDivisionError" in raised.trace
