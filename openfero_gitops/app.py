@@ -224,6 +224,10 @@ class Controller:
             now=self.clock.now,
             identity=settings.identity,
         )
+        self.metrics.requests_limits(
+            delivery=lambda: self.submitter.requests.current,
+            admission=lambda: self._admitter.write_slots.current,
+        )
         self._cleaner = Cleaner(
             jobs=jobs,
             view=self.view,

@@ -113,6 +113,13 @@ class Metrics:
             "Clients that listen to the event stream of this replica",
             registry=registry,
         )
+        self._requests_limit = Gauge(
+            "openfero_gitops_api_requests_limit",
+            "Requests to the API server that may be in flight now, for deliveries and for "
+            "admission on the leader",
+            ("purpose",),
+            registry=registry,
+        )
         self._decisions = Counter(
             "openfero_gitops_decisions_total",
             "Decisions on waiting Jobs that the leader carried out, by reason",
@@ -344,6 +351,11 @@ class Metrics:
     def event_streams(self, count: Callable[[], int]) -> None:
         """Set what counts the open event streams."""
         self._event_streams.set_function(count)
+
+    def requests_limits(self, **limits: Callable[[], int]) -> None:
+        """Set what says how many requests to the API server may be in flight, by purpose."""
+        for purpose, limit in limits.items():
+            self._requests_limit.labels(purpose).set_function(limit)
 
     def event_recorded(self, result: str) -> None:
         """Count an Event that was `sent` or `lost`."""

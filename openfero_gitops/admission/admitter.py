@@ -36,6 +36,8 @@ from openfero_gitops.admission.decide import Admit, Refuse, Wait, decide_indexed
 from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.background import wait_for_event
+from openfero_gitops.concurrency import AdaptiveSlots
+from openfero_gitops.domain.concurrency import ConcurrencyLimit
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
 from openfero_gitops.domain.reason import Reason
@@ -56,8 +58,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-#: Enough to keep an API server busy; with more the renewal of the lease would have to wait.
-_MAX_CONCURRENT_WRITES: Final = 8
+#: Writes in flight. Eight keep an idle API server busy. Sixteen, and the requests of deliveries,
+#: leave connections of the client (`MAX_CONNECTIONS`) for the renewal of the lease. With two, one
+#: slow write does not stop the others.
+_WRITES: Final = ConcurrencyLimit(minimum=2, maximum=16, limit=8)
 #: Failed writes after which a pass sends no more: the API server has a problem.
 _MAX_FAILURES_PER_PASS: Final = 32
 #: Between two passes: changes within this time are handled in one pass, as in a storm each Job
@@ -155,7 +159,7 @@ class Admitter:
         self._now = now
         self._identity = identity
         self._stopwatch = stopwatch
-        self._write_slots = asyncio.Semaphore(_MAX_CONCURRENT_WRITES)
+        self.write_slots = AdaptiveSlots(_WRITES)
         self._state: _TermState | None = None
         #: The last decision of this term on each waiting Job.
         self.decisions: Sequence[tuple[Remediation, Decision]] = ()
@@ -360,12 +364,14 @@ class Admitter:
         Returns whether the patch was applied. Raises ApiError if that is unknown, or if the API
         server rejects the change itself.
         """
-        async with self._write_slots:
+        async with self.write_slots.take() as slot:
+            slot.measured = False  # nothing is sent yet
             if state.failures >= _MAX_FAILURES_PER_PASS:
                 raise Throttled("not sent: too many writes failed")
             if state.term.closing.is_set():
                 raise Throttled("not sent: this leader is about to hand over")
             state.term.check()
+            slot.measured = True
             try:
                 self._view.apply(observe(await self._jobs.patch(job.key, patch)))
             except Invalid:

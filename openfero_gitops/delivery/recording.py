@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+    from openfero_gitops.concurrency import AdaptiveSlots
     from openfero_gitops.delivery.pairs import Identity
     from openfero_gitops.domain.alert import Alert, Occurrence
     from openfero_gitops.domain.remediation import JobKey, Remediation
@@ -43,7 +44,7 @@ class IncidentRecorder:
         self,
         jobs: Jobs,
         view: View,
-        requests: asyncio.Semaphore,
+        requests: AdaptiveSlots,
         replica_labels: frozenset[str],
     ) -> None:
         """Take the dependencies; `requests` limits the concurrent requests of all deliveries."""
@@ -84,7 +85,7 @@ class IncidentRecorder:
                 raise result
 
     async def _resolve(self, job: Remediation, resolved_at: datetime) -> None:
-        async with self._requests:
+        async with self._requests.take():
             try:
                 patched = await self._jobs.patch(job.key, patches.resolve(job, resolved_at))
             except NotFound:
@@ -150,7 +151,7 @@ class IncidentRecorder:
 
     async def _record(self, job: Remediation, patch: patches.Patch) -> None:
         try:
-            async with self._requests:
+            async with self._requests.take():
                 patched = await self._jobs.patch(job.key, patch)
             self._view.apply(observe(patched))
         except ApiError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from openfero_gitops.background import OnChange, in_turns, together
+from openfero_gitops.concurrency import AdaptiveSlots
 from openfero_gitops.delivery.answers import all_failed, failed, of_other_member, with_invalid
 from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.delivery.match import NoMatch, match
@@ -31,6 +32,7 @@ from openfero_gitops.delivery.recording import IncidentRecorder
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
+from openfero_gitops.domain.concurrency import ConcurrencyLimit
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -67,6 +69,10 @@ _log = structlog.get_logger(__name__)
 _MAX_LOGGED_INVALID: Final = 1000
 #: After an API error, deliveries count as likely to fail for this long.
 _API_ERROR_SECONDS: Final = 10.0
+#: Requests in flight for deliveries. With 64, two replicas stay below the 200 writes that an API
+#: server processes at once by default, and connections of the client (`MAX_CONNECTIONS`) are left
+#: for watches and the lease. With four, one slow request does not delay all other alerts.
+_REQUESTS: Final = ConcurrencyLimit(minimum=4, maximum=64, limit=32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class DeliveryLimits:
 
     deadline_seconds: float = 8.5
     deliveries: int = 256
-    requests: int = 32
+    requests: ConcurrencyLimit = _REQUESTS
     waiting: int = 10_000
 
 
@@ -113,8 +119,8 @@ class Submitter:
         self._limits = limits or DeliveryLimits()
         self._replica_labels = replica_labels
         self._deliveries = 0
-        self._requests = asyncio.Semaphore(self._limits.requests)
-        self._recorder = IncidentRecorder(jobs, view, self._requests, replica_labels)
+        self.requests = AdaptiveSlots(self._limits.requests)
+        self._recorder = IncidentRecorder(jobs, view, self.requests, replica_labels)
         #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
         self._logged_invalid: dict[tuple[str, str], None] = {}
         #: Alerts that could not be read: name, and what is wrong.
@@ -265,7 +271,7 @@ class Submitter:
                     item if alert is alerts[first] else replace(item, alert=alerts[first])
                 )
 
-        workers = min(len(matches), self._limits.requests)
+        workers = min(len(matches), self.requests.maximum)
         await together((work() for _ in range(workers)), "submit")
 
     async def _submit(
@@ -282,9 +288,10 @@ class Submitter:
             occurrence = first if attempt == 1 else replace(first, attempt=attempt)
             key = job_key(occurrence, operario, self._jobs_namespace)
             # Rendering is inside, so that a large group does not block the event loop.
-            async with self._requests:
-                try:
+            try:
+                async with self.requests.take() as slot:
                     existing = await self._find(key, occurrence)
+                    slot.measured = False  # a read takes less time than a create
                     if existing is None and self.backlog:
                         self._backlog.set(self.backlog)
                         # Another replica may have created it.
@@ -304,13 +311,14 @@ class Submitter:
                             replica_labels=self._replica_labels,
                             occurrence=occurrence,
                         )
+                        slot.measured = True
                         existing = await self._create(rendered)
-                except _AttemptDeleted:
-                    attempt = self._newest_attempt(first)
-                    continue
-                except ApiError as error:
-                    self._note_api_error(error)
-                    return self._not_created(alert, operario, key, error)
+            except _AttemptDeleted:
+                attempt = self._newest_attempt(first)
+                continue
+            except ApiError as error:
+                self._note_api_error(error)
+                return self._not_created(alert, operario, key, error)
             self._api_error = ("", 0.0)
             if existing is None:
                 return Item(

@@ -111,6 +111,18 @@ def test_decisions_and_leadership() -> None:
     assert value(Metrics("1"), "openfero_gitops_leader") == 0
 
 
+def test_the_limits_of_requests_are_read_at_each_scrape() -> None:
+    """Each purpose has its own limit."""
+    metrics, limits = Metrics("1"), {"delivery": 32, "admission": 8}
+    metrics.requests_limits(
+        delivery=lambda: limits["delivery"], admission=lambda: limits["admission"]
+    )
+    name = "openfero_gitops_api_requests_limit"
+    assert value(metrics, name, purpose="delivery") == 32
+    limits["admission"] = 4
+    assert value(metrics, name, purpose="admission") == 4
+
+
 def test_every_change_of_leadership_is_counted() -> None:
     """Setting the same state again, as each renewal does, is not a transition."""
     metrics = Metrics("1")

@@ -404,6 +404,7 @@ class TestHandingOver:
             async with replica.leading() as term:
                 await until(lambda: any(map(is_admission, replica.wire.requests)))
                 sent = len(replica.wire.writes())
+                slots = replica.admitter.write_slots.current
                 term.closing.set()
                 await asyncio.sleep(2)
                 assert not term.finished.is_set()
@@ -411,7 +412,7 @@ class TestHandingOver:
                 await until(term.finished.is_set, within=0.1)
                 await asyncio.sleep(60)
         assert len(replica.wire.writes()) == sent
-        assert len(world.starts()) == 8
+        assert len(world.starts()) == slots < 20
         assert term.settled
 
     @pytest.mark.parametrize("carried_out", [True, False])

@@ -20,6 +20,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.catalog import Envelope
+from openfero_gitops.domain.concurrency import ConcurrencyLimit
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -584,7 +585,7 @@ class TestLimits:
             return await act()
 
         monkeypatch.setattr(submit, "render", counted)
-        replica = World().replica(limits=DeliveryLimits(requests=4))
+        replica = World().replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(4)))
         async with replica.watching(), in_background(count_turns()):
             replica.wire.trouble = answers_later
             await replica.deliver(*(pods_of(f"web-{number}") for number in range(100)))
@@ -680,7 +681,7 @@ class TestLimits:
     async def test_concurrent_requests_are_limited(self) -> None:
         """An alert storm sends a limited number of requests at a time."""
         world = World()
-        replica = world.replica(limits=DeliveryLimits(requests=4))
+        replica = world.replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(4)))
         under_way = most = 0
 
         async def trouble(_: Request, act: Act) -> Any:
@@ -1037,7 +1038,7 @@ class TestExpiry:
     @in_virtual_time
     async def test_a_large_group_is_kept_within_the_time_of_a_delivery(self) -> None:
         """The writes are concurrent, up to the limit."""
-        replica = World().replica(limits=DeliveryLimits(requests=10))
+        replica = World().replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(10)))
         group = [pods_of(f"web-{number}") for number in range(60)]
 
         async def slow(request: Request, act: Act) -> Any:
