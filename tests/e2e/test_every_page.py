@@ -126,7 +126,7 @@ class Visitor:
 
 
 async def _open(context: BrowserContext, served: Served, name: str) -> Visitor:
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     visitor = Visitor(await context.new_page(), served.url)
     answer = await visitor.page.goto(served.address(name))
     assert answer is not None

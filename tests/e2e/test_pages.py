@@ -74,7 +74,7 @@ CONTRAST = """() => {
 }"""
 WIDTHS = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=60_000)
 
 
 class Site:
@@ -165,7 +165,7 @@ async def visit(browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Reade
     async def visit(url: str, **options: Any) -> Reader:
         options.setdefault("viewport", DESKTOP)
         context = await browser.new_context(**options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         reader = Reader(await context.new_page())
         if options.get("java_script_enabled", True):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+expect.set_options(timeout=60_000)  # a busy machine takes its time to draw
+
 PHONE = {"width": 375, "height": 800}
 WIDTHS = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 
@@ -66,6 +68,7 @@ async def test_the_api_is_shown_and_read_in_a_browser() -> None:
 
     async with _behind_proxy() as origin, chromium() as browser:
         page = await browser.new_page(viewport=PHONE)
+        page.set_default_timeout(60_000)
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", requested)

@@ -204,7 +204,7 @@ async def test_a_look_that_takes_too_long_finds_nothing(
 
     with pytest.raises(SourceUnavailable, match="the reason"):
         confirm(
-            opened(tmp_path / "cache", 0.0001),
+            opened(tmp_path / "cache", 0.0),
             Damaged("something", otherwise=SourceUnavailable("the reason")),
         )
 
