@@ -136,6 +136,8 @@ def binaries() -> Path:
 
 
 WORKERS = 16
+#: Browsers refuse to open it (the WHATWG's list of bad ports has no other that can be chosen here).
+BAD_PORT = 10_080
 _handed_out: set[int] = set()
 
 
@@ -152,7 +154,7 @@ def free_port() -> int:
     end = ephemeral if ephemeral > 30_000 else 65_536
     ports = range(10_000 + worker % WORKERS, end, WORKERS)
     for port in random.sample(ports, 1000):
-        if port not in _handed_out and port_is_free(port):
+        if port != BAD_PORT and port not in _handed_out and port_is_free(port):
             _handed_out.add(port)
             return port
     raise ControlPlaneError(f"1000 of the ports {ports.start} to {ports.stop - 1} are taken")
