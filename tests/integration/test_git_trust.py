@@ -682,7 +682,7 @@ class TestOpenPgp:
         wrong = {
             "the file contains no OpenPGP key": b"ssh-ed25519 AAAA ada\n",
             "the file contains a private key": ring.export_secret(bob),
-            "the file contains a damaged armored key": armored.replace(b"\n\n", b"\n\nA", 1),
+            "the file contains a damaged armored key": armored.replace(b"\n\n", b"\n\n!", 1),
         }
 
         for message, content in wrong.items():
