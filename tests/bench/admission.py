@@ -16,9 +16,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 import aiohttp
 
+from openfero_gitops.cluster import client
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
@@ -252,4 +254,6 @@ def main() -> Measured:
         stack.callback(plane.remove)
         stack.callback(plane.stop)
         plane.start()
+        # The watch of this process is to see each Job when it is started, not with the next ones.
+        stack.enter_context(mock.patch.object(client, "WATCH_BATCH_SECONDS", 0.0))
         return asyncio.run(_measure(folder, plane))
