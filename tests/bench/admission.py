@@ -248,12 +248,9 @@ def _ratio(values: list[float], base: float) -> str:
 
 def main() -> Measured:
     """Run the benchmark."""
-    with tempfile.TemporaryDirectory(prefix="admission-") as name, contextlib.ExitStack() as stack:
+    # The watch of this process sees each Job when it is started, not together with the next ones.
+    unbatched = mock.patch.object(client, "WATCH_BATCH_SECONDS", 0.0)
+    with tempfile.TemporaryDirectory(prefix="admission-") as name, unbatched:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver"))
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        # The watch of this process is to see each Job when it is started, not with the next ones.
-        stack.enter_context(mock.patch.object(client, "WATCH_BATCH_SECONDS", 0.0))
-        return asyncio.run(_measure(folder, plane))
+        with ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver")) as plane:
+            return asyncio.run(_measure(folder, plane))

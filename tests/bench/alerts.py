@@ -256,10 +256,7 @@ def main() -> Measured:
     """Run the benchmark."""
     if PROFILE == "cpu" and shutil.which("py-spy") is None:
         raise SystemExit("PROFILE=cpu needs py-spy: `.venv/bin/pip install py-spy`")
-    with tempfile.TemporaryDirectory(prefix="alerts-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="alerts-") as name:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster")
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        return asyncio.run(_measure(folder, plane))
+        with ControlPlane(folder / "cluster") as plane:
+            return asyncio.run(_measure(folder, plane))

@@ -319,9 +319,7 @@ async def _run(names: Iterable[str], tree: str, folder: Path) -> str:
     plane = ControlPlane(folder / "cluster", components=COMPONENTS[:2])
     rows: list[list[str]] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
+        stack.enter_context(plane)
         repository = Repository(folder / "operarios")
         repository.write("real.json", operario("Real"))
         repository.commit("Operarios")

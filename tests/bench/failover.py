@@ -216,9 +216,7 @@ def main() -> str:
         for lease in (SHORT, DEFAULT):
             directory = folder / f"cluster-{lease.duration}"
             plane = ControlPlane(directory, components=("etcd", "kube-apiserver"))
-            stack.callback(plane.remove)
-            stack.callback(plane.stop)
-            plane.start()
+            stack.enter_context(plane)
             signals = [signal.SIGTERM, signal.SIGKILL] * ROUNDS
             figures += asyncio.run(measure(folder, plane, signals, lease, WAITING))
             bare.append(asyncio.run(raw(plane)))

@@ -355,10 +355,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
 
 def main() -> Measured:
     """Run the benchmark."""
-    with tempfile.TemporaryDirectory(prefix="growth-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="growth-") as name:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver"))
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        return asyncio.run(_measure(folder, plane))
+        with ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver")) as plane:
+            return asyncio.run(_measure(folder, plane))

@@ -229,10 +229,7 @@ def _text() -> str:
 
 def main() -> Measured:
     """Run the benchmark."""
-    with tempfile.TemporaryDirectory(prefix="idle-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="idle-") as name:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster")
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        return asyncio.run(_measure(folder, plane))
+        with ControlPlane(folder / "cluster") as plane:
+            return asyncio.run(_measure(folder, plane))

@@ -82,10 +82,7 @@ def _figures(results: Mapping[tuple[int, int], Sequence[Delivered]]) -> list[Fig
 
 def main() -> Measured:
     """Run the benchmark."""
-    with tempfile.TemporaryDirectory(prefix="replicas-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="replicas-") as name:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster")
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        return asyncio.run(_measure(folder, plane))
+        with ControlPlane(folder / "cluster") as plane:
+            return asyncio.run(_measure(folder, plane))

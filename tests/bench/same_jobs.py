@@ -174,10 +174,7 @@ def main() -> Measured:
     """Deliver the storm to both trees, and compare."""
     if not TREE:
         raise SystemExit("set TREE to another checkout, with which to compare")
-    with tempfile.TemporaryDirectory(prefix="same-jobs-") as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="same-jobs-") as name:
         folder = Path(name)
-        plane = ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver"))
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
-        return asyncio.run(_compare(folder, plane))
+        with ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver")) as plane:
+            return asyncio.run(_compare(folder, plane))

@@ -212,9 +212,7 @@ async def soak(minutes: float, folder: Path) -> Soak:
     """Start everything, run, and stop it."""
     plane = ControlPlane(folder / "cluster")
     with contextlib.ExitStack() as stack:
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
+        stack.enter_context(plane)
         repository = Repository(folder / "operarios")
         repository.write("openfero.yaml", ENVELOPE)
         options = {"openfero.io/cooldown": "0", "openfero.io/max-per-hour": "1000000"}

@@ -132,9 +132,7 @@ async def _measure(replica: Replica) -> str:
 async def _run(folder: Path) -> str:
     plane = ControlPlane(folder / "cluster", components=COMPONENTS[:2])
     with contextlib.ExitStack() as stack:
-        stack.callback(plane.remove)
-        stack.callback(plane.stop)
-        plane.start()
+        stack.enter_context(plane)
         repository = Repository(folder / "operarios")
         repository.write("real.json", operario("Real"))
         repository.commit("Operarios")

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Self
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_DIRECTORY = HERE.parents[1] / ".cluster"
@@ -237,6 +238,16 @@ class ControlPlane:
         self.components = tuple(name for name in COMPONENTS if name in wanted)
         self._ports: dict[str, int] = recorded.get("ports", {})
         self._processes: dict[str, dict[str, Any]] = recorded.get("processes", {})
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it, and remove its data."""
+        self.stop()
+        self.remove()
 
     @property
     def url(self) -> str:

@@ -17,7 +17,7 @@ LIMIT: Final = ConcurrencyLimit(1, 8, 4)
 
 
 class Holders:
-    """Tasks that hold a slot until they are told how to end."""
+    """Tasks that each hold a slot until the test ends them."""
 
     def __init__(self, slots: AdaptiveSlots) -> None:
         self.slots = slots

@@ -155,7 +155,7 @@ def test_a_server_that_has_become_faster_is_learned_within_a_round() -> None:
 def test_the_limit_stays_within_its_bounds(
     bounds: list[int], samples: list[tuple[float, float, int, bool]]
 ) -> None:
-    """Whatever is measured, also by a clock that stands still or goes back."""
+    """The limit is never outside its bounds, even if the clock stops or goes back."""
     minimum, start, maximum = bounds
     limit = ConcurrencyLimit(minimum, maximum, start)
     for began, seconds, in_flight, overloaded in samples:
