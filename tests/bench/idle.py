@@ -223,7 +223,7 @@ def _figures(used: dict[str, Used], memory: dict[str, float]) -> list[Figure]:
 def _text() -> str:
     return (
         f"{record.today()}, {record.machine()}; {OPERARIOS} operarios, {REMEMBERED} remembered "
-        f"Jobs, {MINUTES:g} minutes without alerts, with probes and scrapes."
+        f"Jobs, {MINUTES:g} min without alerts, with probes and scrapes."
     )
 
 
