@@ -46,6 +46,7 @@ from openfero_gitops.domain.errors import (
     Unavailable,
 )
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
+from openfero_gitops.domain.operario import Operario
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
 from openfero_gitops.jobs.foreign import remember_identity
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
     from openfero_gitops.domain.catalog import Catalog
-    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs
@@ -69,10 +69,16 @@ _log = structlog.get_logger(__name__)
 _MAX_LOGGED_INVALID: Final = 1000
 #: After an API error, deliveries count as likely to fail for this long.
 _API_ERROR_SECONDS: Final = 10.0
+#: With fewer alerts that have Jobs, these are read one by one: that costs less than a list.
+_MIN_ALERTS_TO_LIST: Final = 5
 #: Requests in flight for deliveries. With 64, two replicas stay below the 200 writes that an API
 #: server processes at once by default, and connections of the client (`MAX_CONNECTIONS`) are left
 #: for watches and the lease. With four, one slow request does not delay all other alerts.
 _REQUESTS: Final = ConcurrencyLimit(minimum=4, maximum=64, limit=32)
+
+
+#: Alerts that have one Job, with their operarios: both members of a high-availability pair send it.
+_Members = list[tuple[Identity, Operario]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +247,12 @@ class Submitter:
         delivery: Delivery,
         items: dict[Identity, Item],
     ) -> None:
-        """Submit alerts, not more at once than requests are allowed; add their items."""
-        # The alerts of both members of a high-availability pair have one Job.
-        matches: dict[Identity, list[tuple[Identity, Operario]]] = {}
+        """Submit alerts, not more at once than requests are allowed; add their items.
+
+        Of many alerts, those that have no Job are first. However slow the API server is, each
+        repetition of a group that is too large for the time of a delivery then creates more Jobs.
+        """
+        matches: dict[Identity, _Members] = {}
         async for identity, alert in in_turns(alerts.items()):
             matched = match(alert, catalog, self._view)
             if isinstance(matched, NoMatch):
@@ -252,9 +261,9 @@ class Submitter:
             else:
                 common = common_identity(identity, alert, self._replica_labels)
                 matches.setdefault(common, []).append((identity, matched.operario))
-        pending = iter(matches.items())
+        listed: dict[JobKey, Remediation] = {}
 
-        async def work() -> None:
+        async def work(pending: Iterator[tuple[Identity, _Members]]) -> None:
             for common, members in pending:
                 # The earliest start counts, as when Alertmanager merges equal alerts.
                 first, operario = min(members, key=lambda member: start_of(member[0]))
@@ -263,7 +272,9 @@ class Submitter:
                 if start != alert.starts_at:
                     alert = replace(alert, starts_at=start)
                     occurrence = replace(occurrence, starts_at=start)
-                item = await self._submit(alert, occurrence, operario, catalog, delivery)
+                item = await self._submit(
+                    alert, occurrence, operario, catalog, delivery, listed=listed
+                )
                 for identity, _ in members:
                     if identity != first:
                         items[identity] = of_other_member(item, alerts[identity])
@@ -271,8 +282,38 @@ class Submitter:
                     item if alert is alerts[first] else replace(item, alert=alerts[first])
                 )
 
-        workers = min(len(matches), self.requests.maximum)
-        await together((work() for _ in range(workers)), "submit")
+        async def submit(matches: Mapping[Identity, _Members]) -> None:
+            pending = iter(matches.items())
+            workers = min(len(matches), self.requests.maximum)
+            await together((work(pending) for _ in range(workers)), "submit")
+
+        known = {
+            common: matched
+            for common, matched in matches.items()
+            if self._view.of_incident(occurrences[matched[0][0]].incident)
+        }
+        if len(known) < _MIN_ALERTS_TO_LIST:
+            await submit(matches)
+            return
+        await submit({common: matches[common] for common in matches if common not in known})
+        listed.update(
+            await self._list([occurrences[matched[0][0]].incident for matched in known.values()])
+        )
+        await submit(known)
+
+    async def _list(self, incidents: Sequence[str]) -> dict[JobKey, Remediation]:
+        """List the Jobs of incidents; none if that fails.
+
+        They are read one by one then, so that each alert has an answer of its own.
+        """
+        try:
+            jobs = await self._jobs.of_incidents(incidents)
+        except ApiError as error:
+            _log.info("the Jobs of a delivery cannot be listed", error=str(error))
+            return {}
+        for job in jobs:
+            self._view.apply(job)
+        return {job.key: job for job in jobs if not job.deleting}
 
     async def _submit(
         self,
@@ -281,8 +322,13 @@ class Submitter:
         operario: Operario,
         catalog: Catalog,
         delivery: Delivery,
+        *,
+        listed: Mapping[JobKey, Remediation],
     ) -> Item:
-        """Submit an alert; `first` is the occurrence of its first attempt."""
+        """Submit an alert; `first` is the occurrence of its first attempt.
+
+        Jobs that are `listed` need not be read.
+        """
         attempt = self._newest_attempt(first)
         while True:
             occurrence = first if attempt == 1 else replace(first, attempt=attempt)
@@ -290,7 +336,7 @@ class Submitter:
             # Rendering is inside, so that a large group does not block the event loop.
             try:
                 async with self.requests.take() as slot:
-                    existing = await self._find(key, occurrence)
+                    existing = await self._find(key, occurrence, listed)
                     slot.measured = False  # a read takes less time than a create
                     if existing is None and self.backlog:
                         self._backlog.set(self.backlog)
@@ -372,8 +418,15 @@ class Submitter:
         }
         return is_next_attempt_due(healing[latest.attempt], runs_so_far(healing.values()), now)
 
-    async def _find(self, key: JobKey, occurrence: Occurrence) -> Remediation | None:
-        """Read the occurrence's Job if the view has it: most deliveries are repetitions."""
+    async def _find(
+        self, key: JobKey, occurrence: Occurrence, listed: Mapping[JobKey, Remediation]
+    ) -> Remediation | None:
+        """Return the occurrence's Job if it is listed, or read it if the view has it.
+
+        Most deliveries are repetitions.
+        """
+        if key in listed and listed[key].occurrence == occurrence.digest:
+            return listed[key]
         job = self._view.get(key)
         if job is None:
             return None

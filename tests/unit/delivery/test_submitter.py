@@ -775,6 +775,73 @@ class TestLimits:
         assert outcomes(answer) == [(Outcome.ERROR, Reason.API_UNAVAILABLE)]
 
 
+class TestLargeGroups:
+    """Groups with more alerts than fit into the time of one delivery."""
+
+    @in_virtual_time
+    async def test_each_repetition_creates_more_jobs(self) -> None:
+        """A group is accepted in the end, however slow the API server is."""
+        world = World()
+        requests = ConcurrencyLimit.fixed(1)
+        replica = world.replica(limits=DeliveryLimits(deadline_seconds=2, requests=requests))
+        pods = [pods_of(f"web-{number}") for number in range(20)]
+
+        async def slow(_: Request, act: Act) -> Any:
+            await asyncio.sleep(0.2)
+            return await act()
+
+        stored = [0]
+        async with replica.watching():
+            replica.wire.trouble = slow
+            while (await replica.deliver(*pods)).verdict is Verdict.REPEAT:
+                stored.append(len(await world.jobs()))
+                assert stored[-1] > stored[-2], f"repetitions do not progress: {stored}"
+        assert len(await world.jobs()) == len(pods)
+
+    @in_virtual_time
+    async def test_the_jobs_of_a_repetition_are_read_with_one_list(self) -> None:
+        """A delivery that was accepted before costs one request, not one for each alert."""
+        replica = World().replica()
+        pods = [pods_of(f"web-{number}") for number in range(80)]
+        async with replica.watching():
+            await replica.deliver(*pods)
+            before = len(replica.wire.requests)
+            answer = await replica.deliver(*pods)
+        requests = [request.verb for request in replica.wire.requests[before:]]
+        assert outcomes(answer) == [(Outcome.EXISTS, None)] * 80
+        assert requests == ["list"]
+
+    @in_virtual_time
+    async def test_a_job_that_the_list_lacks_is_created_again(self) -> None:
+        """A Job that was deleted without notice is not believed to exist."""
+        world = World()
+        replica = world.replica()
+        pods = [pods_of(f"web-{number}") for number in range(10)]
+        async with replica.watching():
+            first = await replica.deliver(*pods)
+        deleted = first.items[3].job
+        assert deleted is not None
+        await world.cluster.delete(JOBS, deleted.namespace, deleted.name)
+        answer = await replica.deliver(*pods)
+        assert Counter(item.outcome for item in answer.items) == {
+            Outcome.EXISTS: 9,
+            Outcome.CREATED: 1,
+        }
+        assert answer.items[3].outcome is Outcome.CREATED
+
+    @pytest.mark.parametrize("error", [Forbidden("list"), Unavailable("no answer")])
+    @in_virtual_time
+    async def test_without_a_list_each_job_is_read(self, error: ApiError) -> None:
+        """A list that fails costs no alert its answer."""
+        replica = World().replica()
+        pods = [pods_of(f"web-{number}") for number in range(10)]
+        async with replica.watching():
+            await replica.deliver(*pods)
+            replica.wire.trouble = fail_requests(error, verb="list")
+            answer = await replica.deliver(*pods)
+        assert outcomes(answer) == [(Outcome.EXISTS, None)] * 10
+
+
 class TestResolved:
     """How resolved alerts are recorded."""
 
