@@ -24,7 +24,6 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 from aiohttp.connector import NEEDS_CLEANUP_CLOSED
-from kubernetes.aio.client import ApiClient
 from yarl import URL
 
 from openfero_gitops import __version__
@@ -42,6 +41,7 @@ from openfero_gitops.cluster.answers import (
 from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
 from openfero_gitops.cluster.failures import never_sent, parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
+from openfero_gitops.cluster.library import ApiClient
 from openfero_gitops.domain.errors import (
     ApiError,
     Expired,

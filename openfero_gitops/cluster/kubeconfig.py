@@ -22,14 +22,15 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yaml
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
-from kubernetes.aio.config.incluster_config import (
+
+from openfero_gitops.cluster.library import (
     SERVICE_HOST_ENV_NAME,
     SERVICE_TOKEN_FILENAME,
+    ConfigException,
+    Configuration,
     InClusterConfigLoader,
+    load_kube_config,
 )
-
 from openfero_gitops.domain.errors import UsageError
 
 if TYPE_CHECKING:
