@@ -117,7 +117,8 @@ class AnswerBody:
             raise TooLongError
         received = bytearray()
         content = self._response.content
-        while chunk := await content.readany():
+        while not content.at_eof():
+            chunk = await content.readany()
             total = len(received) + len(chunk)
             if total > self._max_bytes:
                 raise TooLongError

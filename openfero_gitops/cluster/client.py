@@ -16,7 +16,6 @@ import asyncio
 import json
 import math
 import re
-from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -39,7 +38,8 @@ from openfero_gitops.cluster.answers import (
     parse_object,
 )
 from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
-from openfero_gitops.cluster.failures import never_sent, parse_seconds, translate
+from openfero_gitops.cluster.exchange import Exchange, Peer
+from openfero_gitops.cluster.failures import parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
 from openfero_gitops.cluster.library import ApiClient
 from openfero_gitops.domain.errors import (
@@ -56,7 +56,6 @@ from openfero_gitops.request_errors import describe
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterator,
         Callable,
         Mapping,
         Sequence,
@@ -86,6 +85,8 @@ METADATA: Final = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON
 JSON_PATCH: Final = "application/json-patch+json"
 _WARNING: Final = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234, section 5.5
 _REPEATED_WRITES: Final = ("PUT", "DELETE")  # by aiohttp
+#: Names of a bearer token in the configuration of the library.
+_TOKEN: Final = ("BearerToken", "authorization")
 _ENCODE: Final = msgspec.json.Encoder().encode
 _NO_PATH_SEGMENT: Final = re.compile(r"\.\.?|.*[/%].*|", re.DOTALL)  # apimachinery's rule
 
@@ -118,21 +119,21 @@ class KubernetesApi:
             "proxy_headers": configuration.proxy_headers,
             "allow_redirects": False,
         }
-        self._url = URL(configuration.host)
-        self._path_prefix = self._url.raw_path.rstrip("/")
-        self._server = urlsplit(configuration.host).netloc.rpartition("@")[2]
+        url = URL(configuration.host).with_query(None).with_fragment(None)
+        self._base_url = str(url).rstrip("/")
+        netloc = urlsplit(configuration.host).netloc
+        self._peer = Peer(netloc.rpartition("@")[2], CONNECT_SECONDS)
         self._large_answers = asyncio.Semaphore(LARGE_ANSWERS)
-        self._closed = False
 
     @property
     def server(self) -> str:
         """The API server's host and port, without credentials."""
-        return self._server
+        return self._peer.name
 
     @property
     def description(self) -> str:
         """Which cluster this is: its host and port, and where the access to it was found."""
-        return f"{self._server} ({self._access.description})"
+        return f"{self._peer.name} ({self._access.description})"
 
     @classmethod
     async def connect(
@@ -166,7 +167,7 @@ class KubernetesApi:
 
     async def close(self) -> None:
         """Close every connection; running requests fail, later ones are refused."""
-        self._closed = True
+        self._peer.closed = True
         await self._session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
         await asyncio.sleep(
@@ -346,7 +347,7 @@ class KubernetesApi:
                 if len(chunk) < WATCH_BATCH_BYTES:
                     await asyncio.sleep(WATCH_BATCH_SECONDS)
             if lines.rest:
-                raise Unavailable(f"{self._server}: the watch ended in the middle of an event")
+                raise Unavailable(f"{self._peer.name}: the watch ended in the middle of an event")
         except TooLongError:
             raise self._too_long(MAX_ANSWER_BYTES) from None
         finally:
@@ -416,11 +417,11 @@ class KubernetesApi:
     ) -> aiohttp.ClientResponse:
         """Send a request and wait for its status; only connecting is limited in time."""
         data = None if body is None else encode_body(body)
-        url = self._url.with_path(self._path_prefix + path, encoded=True)
+        url = URL(self._base_url + path, encoded=True)  # yarl remembers the last ones
         headers = {"Accept": accept, "Content-Type": content}
-        credentials = (await self._access.configuration.auth_settings()).get("BearerToken")
-        if credentials is not None:
-            headers[credentials["key"]] = credentials["value"] or ""
+        token = await self._access.configuration.get_api_key_with_prefix(*_TOKEN)
+        if token is not None:
+            headers["Authorization"] = token
         sent_at = self._clock.seconds() if self._clock else 0.0
         response = await self._session.request(
             method,
@@ -451,10 +452,10 @@ class KubernetesApi:
         return AnswerBody(response, max_bytes, self._large_answers)
 
     def _not_json(self) -> Unavailable:
-        return Unavailable(f"{self._server} returned a response that is not JSON")
+        return Unavailable(f"{self._peer.name} returned a response that is not JSON")
 
     def _too_long(self, max_bytes: int) -> Unavailable:
-        return Unavailable(f"{self._server} returned more than {max_bytes >> 20} MiB at once")
+        return Unavailable(f"{self._peer.name} returned more than {max_bytes >> 20} MiB at once")
 
     def _event(self, line: bytes, resource: Resource) -> WatchEvent:
         try:
@@ -463,7 +464,7 @@ class KubernetesApi:
                 return event
             code = int(event.get("code") or 500)
         except (ValueError, TypeError) as error:
-            raise Unavailable(f"{self._server} sent a line that is not a watch event") from error
+            raise Unavailable(f"{self._peer.name} sent a line that is not a watch event") from error
         raise translate(code, event)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ApiError:
@@ -475,7 +476,7 @@ class KubernetesApi:
             status = {}
         if status.get("kind") != "Status":
             # Not from Kubernetes, perhaps from a proxy: it may be a whole page.
-            status = {"message": f"HTTP {response.status} from {self._server}"}
+            status = {"message": f"HTTP {response.status} from {self._peer.name}"}
         error = translate(response.status, status)
         if isinstance(error, Throttled):
             error.retry_after = parse_seconds(
@@ -484,34 +485,14 @@ class KubernetesApi:
         if isinstance(error, Unauthorized):
             problem = self._access.renewal.problem
             return Unauthorized(
-                f"{self._server} rejects the credentials from {self._access.source}"
+                f"{self._peer.name} rejects the credentials from {self._access.source}"
                 + (f", which could not be renewed: {problem}" if problem else "")
             )
         return error
 
-    @asynccontextmanager
-    async def _within(self, timeout: float, on_timeout: str = "") -> AsyncIterator[None]:
+    def _within(self, timeout: float, on_timeout: str = "") -> Exchange:
         """Limit the time of a block, and translate errors of the connection."""
-        if self._closed:
-            raise never_sent("the connection to the cluster has been closed")
-        try:
-            async with asyncio.timeout(timeout):
-                yield
-        except aiohttp.ConnectionTimeoutError as error:
-            raise never_sent(
-                f"{self._server} did not accept a connection within {CONNECT_SECONDS:g} s"
-            ) from error
-        except aiohttp.ClientConnectorError as error:
-            raise never_sent(f"{self._server} cannot be reached: {describe(error)}") from error
-        except TimeoutError as error:
-            reason = on_timeout or f"no response within {timeout:g} s"
-            raise Unavailable(f"{self._server}: {reason}") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{self._server}: {describe(error)}") from error
-        except RuntimeError as error:
-            if not self._closed:
-                raise
-            raise never_sent("the connection to the cluster has been closed") from error
+        return Exchange(self._peer, timeout, on_timeout)
 
 
 async def _only_once(

@@ -11,6 +11,7 @@ if no moment between the request and the response can explain the `Date`.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,8 @@ _log = structlog.get_logger(__name__)
 #: How much two clocks may differ: half of the tolerance for startsAt.
 TOLERANCE: Final = timedelta(seconds=30)
 _SECOND: Final = timedelta(seconds=1)  # a Date has no fractions
+#: The same Date is not compared again within this time: it shows nothing new.
+_COMPARED_AGAIN_SECONDS: Final = 1.0
 _NONE: Final = timedelta(0)
 
 
@@ -46,6 +49,7 @@ class Clock:
         self._steady = steady
         self._anchor: datetime | None = None  # the wall's time at second 0 of the steady clock
         self._off = ""
+        self._compared = ("", -math.inf)  # the last Date that showed no error, and when
         #: How much the clock was certainly ahead (or, below zero, behind) at the last comparison.
         self.difference = _NONE
 
@@ -84,11 +88,14 @@ class Clock:
 
     def compare(self, sent_at: float, date: str | None) -> None:
         """Compare the clock with the `Date` of the response to a request sent at `sent_at`."""
+        compared, compared_at = self._compared
+        if date == compared and sent_at - compared_at < _COMPARED_AGAIN_SECONDS:
+            return
         theirs = parse_http_date(date)
         if theirs is None:
             return
-        now = self._wall()
-        took = timedelta(seconds=self._steady() - sent_at)
+        now, steady = self._wall(), self._steady()
+        took = timedelta(seconds=steady - sent_at)
         ahead = now - took - (theirs + _SECOND)
         behind = theirs - now
         off = max(ahead, _NONE) - max(behind, _NONE)
@@ -101,7 +108,8 @@ class Clock:
                 "makes no decisions until its clock is right"
             )
         else:
-            self._anchor = now - timedelta(seconds=self._steady())
+            self._anchor = now - timedelta(seconds=steady)
+            self._compared = (date or "", steady)
         if self._log and bool(was) is not bool(self._off):
             _log.warning("clock is wrong" if self._off else "clock is right again")
 

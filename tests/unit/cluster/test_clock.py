@@ -132,3 +132,17 @@ def test_a_date_that_is_none_changes_nothing(date: str | None) -> None:
     watches = Watches()
     watches.clock.compare(0.0, date)
     assert watches.clock.now() == NOW
+
+
+def test_the_same_date_is_compared_once_a_second() -> None:
+    """Of many answers within a second, the first is compared; a jump shows without them."""
+    watches = Watches()
+    watches.ask(takes=0)
+    watches.wall += HOUR
+    watches.ask(takes=0)
+    assert watches.clock.difference == timedelta(0)
+    assert "jumped 3600 s ahead" in watches.clock.trouble
+    watches.pass_by(1)
+    watches.ask(takes=0)
+    assert watches.clock.difference > timedelta(minutes=59)
+    assert "3599 s ahead" in watches.clock.trouble
