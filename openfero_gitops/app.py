@@ -107,6 +107,9 @@ _LAG_TOLERANCE: Final = timedelta(minutes=1)
 _MIRROR_RETRY_SECONDS: Final = 2.0
 #: For the first request of a starting replica, which tries again later.
 _PREFLIGHT_SECONDS: Final = 10.0
+#: As long as between two passes of admission in a storm.
+_LEADER_BATCH_SECONDS: Final = 0.05
+_FOLLOWER_BATCH_SECONDS: Final = 0.25
 #: Errors that end a term of leadership.
 _ENDS_TERM: Final = (TermEnded, ClockWrong)
 
@@ -177,7 +180,14 @@ class Controller:
             tolerance=settings.interval + _LAG_TOLERANCE,
         )
         self.observer = Observer(
-            ListWatch(api, OBSERVED_JOBS, namespaces.allowed, self.view.read, SELECTOR),
+            ListWatch(
+                api,
+                OBSERVED_JOBS,
+                namespaces.allowed,
+                self.view.read,
+                SELECTOR,
+                batch_seconds=self._batch_seconds,
+            ),
             self.view,
             namespaces.allowed,
         )
@@ -388,6 +398,10 @@ class Controller:
 
     def _report_refused_delivery(self, cause: str) -> None:
         self._recorder.record(of_refused_delivery(cause, self._lease.reference))
+
+    def _batch_seconds(self) -> float:
+        """Return how late changes of Jobs may be: only the leader acts on them."""
+        return _LEADER_BATCH_SECONDS if self.elector.status.leader else _FOLLOWER_BATCH_SECONDS
 
     def _report_leadership(self, status: Leadership) -> None:
         self.metrics.leadership(leading=status.leader)

@@ -231,11 +231,15 @@ class ApiServer(Protocol):
         resource_version: str,
         label_selector: str = "",
         timeout: float = 300.0,
+        batch_seconds: Callable[[], float] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the changes after a resourceVersion, in order, for `timeout` seconds.
 
         The first event is a bookmark of this version: the server has accepted the watch. Raises
         `Expired` if the version is too old.
+
+        An event after a quiet time is yielded at once. Later ones may be `batch_seconds` late, so
+        that those that follow closely are read together.
         """
         ...
 

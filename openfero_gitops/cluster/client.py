@@ -38,6 +38,7 @@ from openfero_gitops.cluster.answers import (
     parse_object,
 )
 from openfero_gitops.cluster.api import EVERYWHERE, PODS, Change, Created, ObjectList, WatchEvent
+from openfero_gitops.cluster.batches import await_batch
 from openfero_gitops.cluster.exchange import Exchange, Peer
 from openfero_gitops.cluster.failures import parse_seconds, translate
 from openfero_gitops.cluster.kubeconfig import find_access
@@ -69,10 +70,6 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 3.0  # for TCP and TLS; a reachable server needs milliseconds
 WATCH_START_SECONDS: Final = 10.0  # until a watch returns its HTTP status
 WATCH_GRACE_SECONDS: Final = 5.0  # that a watch may exceed its timeout
-#: Between two reads of a watch: what arrives within it is processed together. An event after a
-#: quiet time does not wait, nor do events after one that arrived with many others.
-WATCH_BATCH_SECONDS: Final = 0.02
-WATCH_BATCH_BYTES: Final = 64 * 1024
 LOG_SECONDS: Final = 300.0  # for all of a log that is not followed
 _STALLED: Final = "the watch has stalled: it neither sends events nor ends"
 MAX_CONNECTIONS: Final = 100  # further requests wait
@@ -316,6 +313,7 @@ class KubernetesApi:
         resource_version: str,
         label_selector: str = "",
         timeout: float = 300.0,
+        batch_seconds: Callable[[], float] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """GET with `watch=true`. See `ApiServer`.
 
@@ -344,8 +342,8 @@ class KubernetesApi:
             while chunk := await self._chunk(response, end, _STALLED):
                 for line in lines.feed(chunk):
                     yield self._event(line, resource)
-                if len(chunk) < WATCH_BATCH_BYTES:
-                    await asyncio.sleep(WATCH_BATCH_SECONDS)
+                if batch_seconds is not None:
+                    await await_batch(response, batch_seconds())
             if lines.rest:
                 raise Unavailable(f"{self._peer.name}: the watch ended in the middle of an event")
         except TooLongError:

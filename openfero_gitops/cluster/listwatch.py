@@ -65,7 +65,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class ListWatch:
-    """What to list and watch, in one or more namespaces; `read` returns what is kept of it."""
+    """What to list and watch, in one or more namespaces; `read` returns what is kept of it.
+
+    While much happens, changes may be `batch_seconds` late: read together, they cost less.
+    """
 
     api: ApiServer
     resource: Resource
@@ -73,6 +76,7 @@ class ListWatch:
     read: ReadJob
     label_selector: str = ""
     pace: Pace = field(default_factory=Pace)
+    batch_seconds: Callable[[], float] | None = None
 
     async def follow(self) -> AsyncGenerator[FeedEvent, None]:
         """Yield what happens in these namespaces until closed, which ends all its requests.
@@ -161,6 +165,7 @@ class _Loop:
             resource_version=self._version,
             label_selector=followed.label_selector,
             timeout=pace.watch_seconds * (0.75 + pace.jitter() / 2),
+            batch_seconds=followed.batch_seconds,
         )
         async with aclosing(events):
             async for event in events:

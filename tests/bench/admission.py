@@ -16,11 +16,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from unittest import mock
 
 import aiohttp
 
-from openfero_gitops.cluster import client
 from openfero_gitops.cluster.api import JOBS
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
@@ -248,9 +246,7 @@ def _ratio(values: list[float], base: float) -> str:
 
 def main() -> Measured:
     """Run the benchmark."""
-    # The watch of this process sees each Job when it is started, not together with the next ones.
-    unbatched = mock.patch.object(client, "WATCH_BATCH_SECONDS", 0.0)
-    with tempfile.TemporaryDirectory(prefix="admission-") as name, unbatched:
+    with tempfile.TemporaryDirectory(prefix="admission-") as name:
         folder = Path(name)
         with ControlPlane(folder / "cluster", components=("etcd", "kube-apiserver")) as plane:
             return asyncio.run(_measure(folder, plane))

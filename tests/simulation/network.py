@@ -322,6 +322,7 @@ class Wire(Relay):
         resource_version: str,
         label_selector: str = "",
         timeout: float = 300.0,
+        batch_seconds: Callable[[], float] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """See `ApiServer`."""
         stream = Stream(
@@ -331,6 +332,7 @@ class Wire(Relay):
                 resource_version=resource_version,
                 label_selector=label_selector,
                 timeout=timeout,
+                batch_seconds=batch_seconds,
             )
         )
 

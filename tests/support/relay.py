@@ -176,6 +176,7 @@ class Relay:
         resource_version: str,
         label_selector: str = "",
         timeout: float = 300.0,
+        batch_seconds: Callable[[], float] | None = None,
     ) -> AsyncGenerator[WatchEvent, None]:
         """See `ApiServer`; only the opening passes through `send`."""
         request = self._request("watch", resource, namespace, "")
@@ -186,6 +187,7 @@ class Relay:
             resource_version=resource_version,
             label_selector=label_selector,
             timeout=timeout,
+            batch_seconds=batch_seconds,
         )
         async with aclosing(events):
             async for event in events:
