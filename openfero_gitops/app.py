@@ -320,13 +320,16 @@ class Controller:
         state = self._build_state(describe_replica(settings, namespaces, cluster, listed_settings))
         # The id of an event begins with a text that no other start of a replica has.
         self._streams = EventStreams(
-            EventHistory(secrets.token_hex(6)), limit=max_streams(settings.max_connections)
+            EventHistory(secrets.token_hex(6)),
+            limit=max_streams(settings.max_connections),
+            start=self._start_events,
         )
         self._publisher = EventPublisher(
             jobs=self.view,
             state=state,
             alerts=lambda: self.unanswered.record if self.unanswered.is_read else None,
             publish=self._streams.publish,
+            is_followed=lambda: self._streams.followed,
         )
         self.metrics.event_streams(lambda: len(self._streams))
         verifier = JobVerifier(
@@ -402,6 +405,9 @@ class Controller:
     def _batch_seconds(self) -> float:
         """Return how late changes of Jobs may be: only the leader acts on them."""
         return _LEADER_BATCH_SECONDS if self.elector.status.leader else _FOLLOWER_BATCH_SECONDS
+
+    def _start_events(self) -> None:
+        self._publisher.start()
 
     def _report_leadership(self, status: Leadership) -> None:
         self.metrics.leadership(leading=status.leader)

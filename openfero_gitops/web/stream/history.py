@@ -99,6 +99,12 @@ class EventHistory:
         ):
             self._bytes -= len(self._events.popleft().encoded)
 
+    def forget(self) -> None:
+        """Begin again: what has happened since the last event was not recorded."""
+        self._events.clear()
+        self._bytes = 0
+        self.newest += 1  # so that nobody can continue after an earlier event
+
     def position(self, last_event_id: str) -> int | None:
         """Return the number in an id; None if the events after it are not known."""
         start, _, digits = last_event_id.rpartition("-")

@@ -1,7 +1,8 @@
 """Notices what changes in a replica, and publishes it as events.
 
 Jobs announce their changes; everything else is read once a second, which is cheaper than a listener
-for each. Changes that follow each other closely become one event.
+for each. Changes that follow each other closely become one event. While nobody follows the events,
+nothing is observed.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class ObservedJobs(Protocol):
         """Record which of them change from now on."""
         ...
 
+    def end_record(self, record: JobChanges) -> None:
+        """Record no changes any more."""
+        ...
+
     def subscribe(self) -> asyncio.Event:
         """Return an event that is set at every change; the subscriber clears it."""
         ...
@@ -54,9 +59,10 @@ class EventPublisher:
         state: ReplicaState,
         alerts: Callable[[], UnansweredRecord | None],
         publish: Callable[[list[EventBody]], None],
+        is_followed: Callable[[], bool],
         interval_seconds: float = _MIN_INTERVAL_SECONDS,
     ) -> None:
-        """Observe the Jobs, the state and the alerts without a Job, from now on.
+        """Observe the Jobs, the state and the alerts without a Job, once it is started.
 
         `alerts` returns None as long as they have not been read.
         """
@@ -64,15 +70,31 @@ class EventPublisher:
         self._state = state
         self._alerts = alerts
         self._publish = publish
+        self._is_followed = is_followed
         self._interval_seconds = interval_seconds
-        self._job_changes = jobs.record_changes()
+        self._job_changes: JobChanges | None = None
+        self._last = Observation()
+
+    def start(self) -> None:
+        """Publish what changes from now on, as long as events are followed."""
+        self._stop()
+        self._job_changes = self._jobs.record_changes()
         self._last = self._observe()
+
+    def _stop(self) -> None:
+        if self._job_changes is not None:
+            self._jobs.end_record(self._job_changes)
+            self._job_changes = None
 
     async def run(self) -> None:
         """Publish changes until cancelled."""
         changed = self._jobs.subscribe()
         try:
             while True:
+                if not self._is_followed():
+                    self._stop()
+                    await asyncio.sleep(_OBSERVE_SECONDS)
+                    continue
                 announced = await wait_for_event(changed, _OBSERVE_SECONDS)
                 changed.clear()
                 self.publish_changes()
@@ -83,6 +105,8 @@ class EventPublisher:
 
     def publish_changes(self) -> None:
         """Publish what has changed since the last time."""
+        if self._job_changes is None:
+            return
         before, self._last = self._last, self._observe()
         jobs = self._job_changes.take()
         if changes := list_changes(before, self._last, jobs, self._effect):

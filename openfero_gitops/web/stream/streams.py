@@ -33,6 +33,8 @@ _RETRY_AFTER_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 15.0
 #: Then a client reconnects, and its credentials are checked again.
 _MAX_STREAM_SECONDS: Final = 600.0
+#: How long events are recorded for clients that may reconnect, after the last one has left.
+_RESUMABLE_SECONDS: Final = 600.0
 #: A client that acknowledges nothing for so long is gone.
 _SEND_TIMEOUT_SECONDS: Final = 30.0
 #: The kernel doubles it, and it counts as memory of the container.
@@ -62,10 +64,24 @@ class _Stream:
 class EventStreams:
     """The open event streams of a replica."""
 
-    def __init__(self, history: EventHistory, *, limit: int = MAX_STREAMS) -> None:
-        """Send the events of a history to at most `limit` clients."""
+    def __init__(
+        self,
+        history: EventHistory,
+        *,
+        limit: int = MAX_STREAMS,
+        start: Callable[[], None] = lambda: None,
+        resumable_seconds: float = _RESUMABLE_SECONDS,
+    ) -> None:
+        """Send the events of a history to at most `limit` clients.
+
+        `start` is called before a client gets events if nobody followed them so far.
+        """
         self._history = history
         self._limit = limit
+        self._start = start
+        self._resumable_seconds = resumable_seconds
+        #: When the last client left, by the clock of the event loop; None before the first one.
+        self._left_at: float | None = None
         self._streams: dict[_Stream, None] = {}
         self._slices = SliceCache(history)
         self._closed = False
@@ -75,6 +91,14 @@ class EventStreams:
     def __len__(self) -> int:
         """The number of open streams."""
         return len(self._streams)
+
+    @property
+    def followed(self) -> bool:
+        """Whether a client listens, or has left recently and may reconnect."""
+        if self._streams:
+            return True
+        now = asyncio.get_running_loop().time()
+        return self._left_at is not None and now - self._left_at < self._resumable_seconds
 
     def publish(self, bodies: Iterable[EventBody]) -> None:
         """Send events to all clients; returns at once."""
@@ -118,6 +142,11 @@ class EventStreams:
         transport, connection = request.transport, request.protocol
         if transport is None:
             raise web.HTTPBadRequest(text="the client disconnected")
+        if not self.followed:
+            if self._left_at is not None:
+                self._history.forget()
+                self._slices.clear()
+            self._start()
         stream = _Stream(self._history.newest, wanted, transport.abort, asyncio.Event())
         greeting = self._greet(stream, request.headers.get("Last-Event-ID", ""))
 
@@ -146,6 +175,7 @@ class EventStreams:
             pass  # the client disconnected, or was disconnected
         finally:
             del self._streams[stream]
+            self._left_at = asyncio.get_running_loop().time()
         return response
 
     def _greet(self, stream: _Stream, last_event_id: str) -> bytes:

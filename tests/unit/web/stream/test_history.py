@@ -49,6 +49,17 @@ def after(history: EventHistory, number: int, wanted: EventFilter = ALL) -> list
     return read(history.slice_after(number, wanted, LARGE).encoded)
 
 
+def test_no_event_is_continued_after_a_gap() -> None:
+    """After what was not recorded, no earlier id is known any more, but the new one is."""
+    history = EventHistory("s1")
+    history.append([remediation(), remediation()])
+    history.forget()
+    assert [history.position(f"s1-{number}") for number in range(4)] == [None, None, None, 3]
+    assert (len(history), history.size) == (0, 0)
+    history.append([remediation(job="next")])
+    assert [event["id"] for event in after(history, 3)] == ["s1-4"]
+
+
 def test_an_event_has_an_id_a_type_and_json() -> None:
     """An event is encoded with its id, its type and its data on one line."""
     history = EventHistory("s1")

@@ -32,12 +32,15 @@ class Stage:
         self.job = build.remediation(resource_version="1")
         self.view.apply(self.job)
         self.rounds: list[list[EventBody]] = []
+        self.followed = True
         self.publisher = EventPublisher(
             jobs=self.view,
             state=self.state,
             alerts=lambda: self.alerts,
             publish=self.rounds.append,
+            is_followed=lambda: self.followed,
         )
+        self.publisher.start()
 
     def change(self, version: int, phase: Phase) -> None:
         """Let the Job change its phase."""
@@ -97,6 +100,22 @@ async def test_a_new_leader_is_published_within_a_second_or_two() -> None:
         stage.state.leader = Leadership(holder="another")
         await asyncio.sleep(2)
         assert stage.rounds == [[LeadershipChanged(holder="another", leader=False)]]
+
+
+@in_virtual_time
+async def test_nothing_is_recorded_while_nobody_follows() -> None:
+    """Changes are published from the start on; earlier ones, which nobody followed, are not."""
+    stage = Stage()
+    stage.followed = False
+    async with in_background(stage.publisher.run()):
+        await asyncio.sleep(2)
+        stage.change(2, Phase.RUNNING)
+        await asyncio.sleep(2)
+        assert stage.phases == []
+        stage.publisher.start()
+        stage.followed = True
+        stage.change(3, Phase.SUCCEEDED)
+        await until(lambda: stage.phases == [Phase.SUCCEEDED], 2)
 
 
 def test_a_list_of_many_jobs_is_one_event() -> None:

@@ -98,6 +98,42 @@ async def test_a_client_that_reconnects_before_any_event_misses_none() -> None:
             assert await jobs(client, 1) == ["missed"]
 
 
+async def test_events_begin_again_when_nobody_followed_them_for_long() -> None:
+    """With the first client recording starts; a client that comes back too late gets `reset`."""
+    starts = 0
+
+    def start() -> None:
+        nonlocal starts
+        starts += 1
+
+    streams = EventStreams(EventHistory("s1"), start=start, resumable_seconds=0.0)
+    assert not streams.followed
+    async with serving(streams) as (port, _):
+        async with listening(port) as client, listening(port):
+            assert streams.followed
+            streams.publish([body("first")])
+            assert await jobs(client, 1) == ["first"]
+        await until(lambda: not streams.followed)
+        assert starts == 1
+        async with listening(port, last_id=client.last_id) as client:
+            (reset,) = await client.take(1)
+            assert reset.type == "reset"
+            streams.publish([body("second")])
+            assert await jobs(client, 1) == ["second"]
+    assert starts == 2
+
+
+async def test_events_are_recorded_for_clients_that_may_reconnect() -> None:
+    """For some minutes after the last client has left, events still count as followed."""
+    streams = make()
+    async with serving(streams) as (port, _):
+        async with listening(port) as client:
+            streams.publish([body("first")])
+            await jobs(client, 1)
+        await until(lambda: not len(streams))
+        assert streams.followed
+
+
 @pytest.mark.parametrize("last_id", ["another-3", "s1-0", "s1-77", "x"])
 async def test_an_unknown_id_is_answered_with_reset(last_id: str) -> None:
     """A client whose last event is of another replica, or too old, gets `reset`."""
