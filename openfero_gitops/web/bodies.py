@@ -17,7 +17,7 @@ from openfero_gitops.domain.errors import Overloaded, TooLarge
 from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
 #: Requests that need at most this much may use the whole budget: a delivery of 300 alerts does.
 SMALL_BYTES: Final = 2 * 1024 * 1024
@@ -95,8 +95,10 @@ class Reservation:
         self._budget.reserve(self, size)
 
 
-async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIterator[bytes]:
-    """Yield the body of a request as it arrives; at most `limit` bytes.
+async def receive(
+    request: web.Request, limit: int, take: Callable[[bytes], None], advice: str = ""
+) -> None:
+    """Pass the body of a request to `take` as it arrives; at most `limit` bytes.
 
     `advice` is what the sender of a larger body should do.
 
@@ -108,11 +110,12 @@ async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIte
     if (request.content_length or 0) > limit:
         raise _too_large(limit, advice)
     size = 0
-    while piece := await request.content.readany():
+    while not request.content.at_eof():
+        piece = await request.content.readany()
         size += len(piece)
         if size > limit:
             raise _too_large(limit, advice)
-        yield piece
+        take(piece)
         # A slow sender would keep it: it can have hundreds of KiB.
         del piece
 
@@ -120,7 +123,7 @@ async def pieces(request: web.Request, limit: int, advice: str = "") -> AsyncIte
 async def read_body(
     request: web.Request, limit: int, reservation: Reservation, advice: str = ""
 ) -> bytearray:
-    """Read the body of a request; see `pieces`.
+    """Read the body of a request; see `receive`.
 
     Raises:
         TooLarge: the body is larger than `limit` bytes.
@@ -128,10 +131,12 @@ async def read_body(
         web.HTTPUnsupportedMediaType: the body is compressed.
     """
     body = bytearray()
-    async for piece in pieces(request, limit, advice):
+
+    def take(piece: bytes) -> None:
         reservation.add(len(piece))
-        body += piece
-        del piece
+        body.extend(piece)
+
+    await receive(request, limit, take, advice)
     return body
 
 

@@ -12,6 +12,8 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
+from multidict import istr
+
 from openfero_gitops.domain.memo import cache_short_texts
 
 if TYPE_CHECKING:
@@ -19,17 +21,18 @@ if TYPE_CHECKING:
 
 #: A server that names its versions helps to choose an exploit.
 _SERVER: Final = "openfero-gitops"
+#: (aiohttp would convert other names at each use.)
 _DEFAULT_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    istr("X-Content-Type-Options"): "nosniff",
+    istr("Cache-Control"): "no-store",
+    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
+    istr("Cross-Origin-Opener-Policy"): "same-origin",
+    istr("Cross-Origin-Resource-Policy"): "same-origin",
     # What the pages never use, so that a script that was injected cannot use it either.
-    "Permissions-Policy": (
+    istr("Permissions-Policy"): (
         "camera=(), display-capture=(), geolocation=(), microphone=(), midi=(), payment=(), usb=()"
     ),
-    "Referrer-Policy": "no-referrer",
+    istr("Referrer-Policy"): "no-referrer",
 }
 #: A year. Subdomains are not the controller's.
 _STRICT_TRANSPORT: Final = "max-age=31536000"
@@ -83,8 +86,7 @@ def foreign(
     names of this server, in lower case: those under which a reverse proxy serves it.
     """
     host = headers.get("Host", "")
-    name = _name_of(host)
-    if loopback and host and not (is_loopback(name) or name in allowed_hosts):
+    if loopback and host and not _is_allowed(_name_of(host), allowed_hosts):
         return (
             f"host {_shown(host)} is not allowed, since the controller listens on loopback; if a "
             "proxy serves it under this name, set --allowed-host"
@@ -101,8 +103,15 @@ def foreign(
     return ""
 
 
+def _is_allowed(name: str, allowed_hosts: Sequence[str]) -> bool:
+    """Whether a server that listens on loopback may be called so."""
+    return is_loopback(name) or name in allowed_hosts
+
+
+# Clients have few names for the server.
+@cache_short_texts(max_entries=256, max_characters=256)
 def _name_of(host: str) -> str:
-    """Return the name in a Host header, without the port."""
+    """Return the name in a Host header in lower case, without the port."""
     parsed = _HOST.fullmatch(host)
     return parsed["name"].lower() if parsed else host
 

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from openfero_gitops.web.api.described import PUSH
 from openfero_gitops.web.api.operation import serve
-from openfero_gitops.web.bodies import Reservation, pieces
+from openfero_gitops.web.bodies import Reservation, receive
 from openfero_gitops.web.errors import CLIENT_ERRORS, problem_of
 from openfero_gitops.web.forges import begin_proof, may_move, read_push
 
@@ -115,13 +115,16 @@ async def _read(request: web.Request, proof: Proof, reservation: Reservation) ->
     """Sign a body as it arrives; return its beginning, and whether that is all of it."""
     kept = bytearray()
     complete = True
-    async for piece in pieces(request, MAX_BODY_BYTES):
+
+    def take(piece: bytes) -> None:
+        nonlocal complete
         proof.update(piece)
         part = piece[: KEPT_BYTES - len(kept)]
         reservation.add(len(part))
-        kept += part
+        kept.extend(part)
         complete = complete and len(part) == len(piece)
-        del piece, part
+
+    await receive(request, MAX_BODY_BYTES, take)
     return bytes(kept), complete
 
 

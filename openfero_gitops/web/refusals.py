@@ -58,7 +58,8 @@ class Refusals:
             path = self._count(request, error.status)
             self._log(request, error, path)
             raise
-        self._count(request, response.status)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            self._count(request, response.status)
         return response
 
     def _count(self, request: web.Request, status: int) -> str:

@@ -179,7 +179,6 @@ class Server:
         pages.guarded.append(("pages and API", web_guard, "--web-auth"))
         self._acceptor: Acceptor | None = None
         self._runners: list[web.AppRunner] = []
-        self._closes_connections = False
         self.bound: list[Address] = []
 
     def _listener(self, state: ReplicaState, address: Address, flag: str) -> _Listener:
@@ -196,21 +195,7 @@ class Server:
                 raise web.HTTPForbidden(text=reason)
             return await handler(request)
 
-        @web.middleware
-        async def close_connections(request: web.Request, handler: Handler) -> web.StreamResponse:
-            response = await handler(request)
-            if self._closes_connections and not response.prepared:
-                response.force_close()
-            return response
-
-        app = web.Application(
-            middlewares=[
-                close_connections,
-                problems,
-                self._refusals.watch,
-                refuse_foreign,
-            ]
-        )
+        app = web.Application(middlewares=[problems, self._refusals.watch, refuse_foreign])
         app.on_response_prepare.append(_add_default_headers)
         add_health(app, state, self._exposition)
         listener = _Listener(app, address, flag, [])
@@ -250,7 +235,8 @@ class Server:
         New connections are still accepted. A client that keeps its connection until the server
         stops could send a delivery at the moment when it is closed. Event streams end at once.
         """
-        self._closes_connections = True
+        if self._acceptor is not None:
+            self._acceptor.closes_connections = True
         self._streams.close()
 
     async def stop(self) -> None:

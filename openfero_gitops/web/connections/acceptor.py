@@ -250,6 +250,8 @@ class HttpConnection(RequestHandler):
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, and record that the connection waits for the client again."""
+        if self._acceptor.closes_connections and not resp.prepared:
+            resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         if not self._messages:
             # (A body that nobody wanted is still read for a moment.)
@@ -280,6 +282,8 @@ class Acceptor:
         """Keep these limits; with `tls`, speak https. Needs a running event loop."""
         self._loop = asyncio.get_running_loop()
         self.table = ConnectionTable(limits)
+        #: Whether each connection is closed after its next answer.
+        self.closes_connections = False
         self._exposition = exposition
         self._tls = tls
         if tls is not None:
