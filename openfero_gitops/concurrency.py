@@ -5,22 +5,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from openfero_gitops.domain.errors import Throttled, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from openfero_gitops.domain.concurrency import ConcurrencyLimit
 
 
-@dataclass(slots=True)
 class Slot:
-    """A slot that is taken; the limit learns nothing from it unless `measured`."""
+    """A slot that is held during a request, as a context manager.
 
-    measured: bool = True
+    The limit learns from a request that succeeds, or ends with Throttled or Unavailable; other
+    errors and cancellation say nothing about the load of the API server. It learns nothing from a
+    request that is not `measured`.
+    """
+
+    __slots__ = ("_began", "_in_flight", "_slots", "measured")
+
+    def __init__(self, slots: AdaptiveSlots) -> None:
+        self._slots = slots
+        self._began = 0.0
+        self._in_flight = 0
+        self.measured = True
+
+    async def __aenter__(self) -> Self:
+        """Wait for the slot."""
+        self._in_flight = await self._slots.acquire()
+        self._began = asyncio.get_running_loop().time()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        """Let the limit learn, and the next request begin."""
+        overloaded = isinstance(error, Throttled | Unavailable)
+        if self.measured and (error is None or overloaded):
+            seconds = asyncio.get_running_loop().time() - self._began
+            self._slots.learn(self._began, seconds, self._in_flight, overloaded=overloaded)
+        self._slots.release()
 
 
 class AdaptiveSlots:
@@ -45,33 +68,25 @@ class AdaptiveSlots:
         """The largest number of slots there may ever be."""
         return self._limit.maximum
 
-    @contextlib.asynccontextmanager
-    async def take(self) -> AsyncIterator[Slot]:
-        """Wait for a slot and hold it during a request.
+    def take(self) -> Slot:
+        """Return a slot, to be entered."""
+        return Slot(self)
 
-        The limit learns from a request that succeeds, or ends with Throttled or Unavailable; other
-        errors and cancellation say nothing about the load of the API server.
-        """
-        await self._acquire()
-        slot, began, in_flight = Slot(), asyncio.get_running_loop().time(), self._in_flight
-        try:
-            yield slot
-        except (Throttled, Unavailable):
-            self._learn(slot, began, in_flight, overloaded=True)
-            raise
+    def learn(self, began: float, seconds: float, in_flight: int, *, overloaded: bool) -> None:
+        """Adapt the limit to a request; see `ConcurrencyLimit.after`."""
+        self._limit = self._limit.after(
+            began=began, seconds=seconds, in_flight=in_flight, overloaded=overloaded
+        )
+
+    async def acquire(self) -> int:
+        """Wait for a slot; return how many are taken then."""
+        if self._waiters or self._in_flight >= self.current:
+            await self._wait()
         else:
-            self._learn(slot, began, in_flight, overloaded=False)
-        finally:
-            self._release()
+            self._in_flight += 1
+        return self._in_flight
 
-    def _learn(self, slot: Slot, began: float, in_flight: int, *, overloaded: bool) -> None:
-        if slot.measured:
-            seconds = asyncio.get_running_loop().time() - began
-            self._limit = self._limit.after(
-                began=began, seconds=seconds, in_flight=in_flight, overloaded=overloaded
-            )
-
-    async def _acquire(self) -> None:
+    async def _wait(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._admit()
@@ -84,10 +99,11 @@ class AdaptiveSlots:
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
             else:  # it got a slot in the same turn
-                self._release()
+                self.release()
             raise
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let the next request begin."""
         self._in_flight -= 1
         self._admit()
 

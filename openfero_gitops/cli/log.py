@@ -6,6 +6,7 @@ nobody caught. A program that reads the log can then parse every line.
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ def to_stderr(form: str, level: str = "info") -> None:
 
     import structlog  # noqa: PLC0415
 
+    # (Made once: json.dumps would make one for each line.)
+    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
     renderer: Any = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
+        structlog.processors.JSONRenderer(lambda event, **_: encode(event))
         if form == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
@@ -33,7 +36,6 @@ def to_stderr(form: str, level: str = "info") -> None:
         )
     )
     processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _escape_controls,

@@ -8,7 +8,7 @@ because an occurrence's Job has the same name on every replica.
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -180,7 +180,7 @@ class Submitter:
 
     async def _process(self, group: AlertGroup, catalog: Catalog) -> Answer:
         delivery = Delivery(
-            id=uuid.uuid4().hex,
+            id=secrets.token_hex(16),
             group_key=group.group_key,
             group_status=group.status,
             received_at=self._now(),

@@ -11,8 +11,10 @@ would otherwise keep the limit at its minimum, and a learned queue would raise i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 #: Requests in a round at least: fewer have no useful mean.
 _MIN_ROUND: Final = 10
@@ -22,8 +24,7 @@ _PROBE_DIVISOR: Final = 4
 _TOLERANCE: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConcurrencyLimit:
+class ConcurrencyLimit(msgspec.Struct, frozen=True):
     """A limit of the requests in flight; times are in seconds of one clock.
 
     `limit` is the value to begin with. Requests that were sent before `lowered_at` say nothing

@@ -10,25 +10,26 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 #: Far from both ends of what a datetime holds, so that adding a duration cannot overflow.
 _VALID_YEARS: Final = range(1000, 9000)
+_ENCODE: Final = msgspec.json.Encoder().encode  # a tenth of the time of `isoformat`
 
 
 def format_time(value: datetime) -> str:
     """Format a time as `2026-11-21T03:04:05.000000Z`."""
-    return _without_zone(value).isoformat(timespec="microseconds") + "Z"
+    text = _ENCODE(_in_utc(value)).decode()  # in quotes, without microseconds if they are 0
+    return text[1:-1] if value.microsecond else f"{text[1:-2]}.000000Z"
 
 
 def format_seconds(value: datetime) -> str:
     """RFC 3339 in UTC to the second, `2026-11-21T03:04:05Z`, as Kubernetes writes it."""
-    return _without_zone(value).isoformat(timespec="seconds") + "Z"
+    return _ENCODE(_in_utc(value).replace(microsecond=0)).decode()[1:-1]
 
 
-def _without_zone(value: datetime) -> datetime:
-    """Return the time in UTC (`isoformat` takes a fifth of the time of `strftime`)."""
-    if value.tzinfo is not UTC:
-        value = value.astimezone(UTC)
-    return value.replace(tzinfo=None)
+def _in_utc(value: datetime) -> datetime:
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -44,8 +45,7 @@ def parse_time(text: str | None) -> datetime | None:
         value = datetime.fromisoformat(text)
         if value.tzinfo is None:
             return None
-        if value.tzinfo is not UTC:
-            value = value.astimezone(UTC)
+        value = _in_utc(value)
     except (ValueError, OverflowError):
         return None
     return value if value.year in _VALID_YEARS else None

@@ -10,7 +10,6 @@ import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
@@ -217,7 +216,7 @@ def _without_reserved(mapping: Mapping[str, str] | None) -> dict[str, str]:
 
 def _size(annotations: Mapping[str, str]) -> int:
     """Count the bytes as Kubernetes does."""
-    return sum(map(len, map(str.encode, chain(annotations, annotations.values()))))
+    return len("".join((*annotations, *annotations.values())).encode())
 
 
 def _annotations(
