@@ -107,7 +107,8 @@ _LAG_TOLERANCE: Final = timedelta(minutes=1)
 _MIRROR_RETRY_SECONDS: Final = 2.0
 #: For the first request of a starting replica, which tries again later.
 _PREFLIGHT_SECONDS: Final = 10.0
-#: As long as between two passes of admission in a storm.
+#: How late changes of Jobs may be while much happens. In a storm the leader decides only every
+#: 50 ms. What a follower needs to know at once, it reads from the API server.
 _LEADER_BATCH_SECONDS: Final = 0.05
 _FOLLOWER_BATCH_SECONDS: Final = 0.25
 #: Errors that end a term of leadership.
@@ -403,7 +404,6 @@ class Controller:
         self._recorder.record(of_refused_delivery(cause, self._lease.reference))
 
     def _batch_seconds(self) -> float:
-        """Return how late changes of Jobs may be: only the leader acts on them."""
         return _LEADER_BATCH_SECONDS if self.elector.status.leader else _FOLLOWER_BATCH_SECONDS
 
     def _start_events(self) -> None:
