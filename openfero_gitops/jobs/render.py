@@ -7,9 +7,7 @@ too: it carries the refusal and none of the alert's data, so that people see it.
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain import keys
@@ -20,17 +18,18 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.text import canonical_bytes
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.jobs import environment, template
+from openfero_gitops.jobs.authored import authored_by
 from openfero_gitops.jobs.names import job_key, label_value
-from openfero_gitops.jobs.options_annotation import write_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, Status
     from openfero_gitops.domain.catalog import Envelope, Revision
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey
+    from openfero_gitops.jobs.authored import Authored, AuthoredContainer
     from openfero_gitops.jobs.environment import AlertRecord, RecordLimits
 
 #: Recorded on each Job; increased when the same inputs give a different Job. Version 2 records less
@@ -40,8 +39,6 @@ RENDERER: Final = 4
 #: Versions whose Jobs can be rendered again.
 RENDERERS: Final = tuple(environment.LIMITS)
 
-#: In earlier versions all forms had the field references of an Operarius.
-_FIRST_WITH_FORMS: Final = 3
 _NOT_TARGET: Final = frozenset({"alertname", "severity"})
 #: Kubernetes' limit, less what is written later: a decision, a container's error.
 _MAX_ANNOTATION_BYTES: Final = (256 - 16) * 1024
@@ -112,8 +109,7 @@ def render(
     The manifest shares objects with the operario, and must not be changed.
     """
     limits = environment.LIMITS[renderer]
-    is_older = renderer < _FIRST_WITH_FORMS
-    grammar = template.ALL_FIELDS if is_older else template.grammar_of(operario.form)
+    authored = authored_by(operario, envelope, revision, renderer)
     # Cut as it is recorded, so that the Job can be rendered again from its own annotations.
     group_key = environment.cut_group_key(delivery.group_key, limits)
     if group_key != delivery.group_key:
@@ -128,12 +124,12 @@ def render(
     message = ""
     # Without alert data: if somebody starts a Job in spite of a refusal, no value of the alert
     # reaches a command.
-    spec = authored = _spec(operario, envelope)
+    spec = authored.spec
     target_text = target(alert, operario, replica)
     if record.fits:
         try:
             values = _Values(record, delivery, operario.origin.commit, limits)
-            spec = _with_alert(authored, values, grammar)
+            spec = _with_alert(authored, values)
         except RenderRefusal as error:
             refusal, message = error.reason, str(error)[:_MAX_TEXT_CHARACTERS]
     else:
@@ -148,22 +144,17 @@ def render(
             {"status": alert.status.value, "labels": name, "annotations": {}, "truncated": True}
         ).decode()
     annotations = {
-        **_without_reserved(operario.job.get("annotations")),
-        **_annotations(operario, revision, occurrence, delivery, record_text, renderer=renderer),
-        keys.FINGERPRINT: alert.fingerprint[:_MAX_TEXT_CHARACTERS],
-        keys.TARGET: target_text,
-        keys.OPTIONS: write_options(operario.options, renderer),
+        **authored.annotations,
+        **_annotations(alert, occurrence, delivery, record_text, target_text),
     }
     if replica:
         annotations[keys.REPLICA_LABELS] = canonical_bytes(replica).decode()
-    if queue := (operario.job.get("labels") or {}).get(keys.KUEUE_QUEUE):
-        annotations[keys.QUEUE] = queue
     if _size(annotations) > _MAX_ANNOTATION_BYTES:
         annotations = {k: v for k, v in annotations.items() if k.startswith(keys.PREFIX)}
         if refusal is None:
             refusal = Reason.TOO_LARGE
             message = "the Job's annotations would exceed Kubernetes' limit of 256 KiB"
-            spec = authored
+            spec = authored.spec
     if refusal is not None:
         annotations[keys.DECISION] = "refused"
         annotations[keys.REASON] = refusal.value
@@ -175,9 +166,7 @@ def render(
             "name": key.name,
             "namespace": key.namespace,
             "labels": {
-                **_without_reserved(operario.job.get("labels")),
-                keys.MANAGED_BY: keys.MANAGER,
-                keys.OPERARIUS: label_value(operario.name),
+                **authored.labels,
                 keys.ALERT: label_value(alert.name),
                 keys.STATUS: alert.status.value,
                 keys.GROUP_KEY: label_value(delivery.group_key),
@@ -205,45 +194,17 @@ def target(alert: Alert, operario: Operario, replica_labels: Sequence[str] = ())
     return canonical_bytes(chosen or {"alertname": alert.name}).decode()
 
 
-def _without_reserved(mapping: Mapping[str, str] | None) -> dict[str, str]:
-    """Drop labels or annotations that the controller or Kueue would interpret."""
-    return {
-        key: value
-        for key, value in (mapping or {}).items()
-        if not key.startswith((keys.PREFIX, keys.KUEUE_PREFIX))
-    }
-
-
 def _size(annotations: Mapping[str, str]) -> int:
     """Count the bytes as Kubernetes does."""
     return len("".join((*annotations, *annotations.values())).encode())
 
 
 def _annotations(
-    operario: Operario,
-    revision: Revision,
-    occurrence: Occurrence,
-    delivery: Delivery,
-    record_text: str,
-    *,
-    renderer: int,
+    alert: Alert, occurrence: Occurrence, delivery: Delivery, record_text: str, target_text: str
 ) -> dict[str, str]:
-    origin = operario.origin
+    """Return the annotations that depend on the alert and its delivery."""
     received = format_time(delivery.received_at)
-    signer = {keys.VERIFIED_SIGNER: origin.verified_signer} if origin.verified_signer else {}
     return {
-        keys.OPERARIUS: operario.name,
-        keys.REPOSITORY: revision.repository,
-        keys.REF: revision.ref,
-        keys.COMMIT: origin.commit,
-        keys.PATH: origin.path,
-        keys.BLOB: origin.blob,
-        keys.COMMIT_AUTHOR: origin.commit_author,
-        keys.COMMIT_TIME: origin.commit_time,
-        **signer,
-        keys.SPEC_DIGEST: operario.spec_digest,
-        keys.REVISION: revision.commit,
-        keys.RENDERER: str(renderer),
         keys.ALERT: record_text,
         keys.STARTS_AT: format_time(occurrence.starts_at) if occurrence.starts_at else "",
         keys.ATTEMPT: str(occurrence.attempt),
@@ -258,29 +219,9 @@ def _annotations(
                 "groupStatus": delivery.group_status.value,
             }
         ).decode(),
+        keys.FINGERPRINT: alert.fingerprint[:_MAX_TEXT_CHARACTERS],
+        keys.TARGET: target_text,
     }
-
-
-def _spec(operario: Operario, envelope: Envelope) -> dict[str, Any]:
-    """Return the author's spec, suspended, with the envelope's defaults for missing fields.
-
-    The values of its fields are the author's own.
-    """
-    defaults = envelope.defaults
-    spec: dict[str, Any] = {
-        "backoffLimit": defaults.backoff_limit,
-        "activeDeadlineSeconds": defaults.active_deadline_seconds,
-        "podReplacementPolicy": defaults.pod_replacement_policy,
-        "ttlSecondsAfterFinished": defaults.ttl_seconds_after_finished,
-        **operario.job["spec"],
-        "suspend": True,
-    }
-    if "backoffLimitPerIndex" in spec and "backoffLimit" not in operario.job["spec"]:
-        del spec["backoffLimit"]  # 0 would stop all other indexes when the first one fails
-    # A repeated delivery is recognized by its Job, so the Job must exist for that long.
-    remember_seconds = -(-envelope.remember // timedelta(seconds=1))
-    spec["ttlSecondsAfterFinished"] = max(spec["ttlSecondsAfterFinished"], remember_seconds)
-    return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,51 +275,57 @@ class _Values:
         return environment.why_missing(variable, self.record, self.limits)
 
 
-def _with_alert(
-    spec: Mapping[str, Any], values: _Values, grammar: template.Grammar
-) -> dict[str, Any]:
+def _with_alert(authored: Authored, values: _Values) -> dict[str, Any]:
     """Put the alert into every container: variables, field references, checked arguments.
 
-    What does not depend on the alert is shared with `spec`, which stays as it is.
+    What does not depend on the alert is shared with the operario, which stays as it is.
     """
-    pod = spec["template"]["spec"]
+    spec = authored.spec
     injected = values.variables()
     escaped = {name: template.escape(value) for name, value in injected.items()}
     containers = {
         kind: [
-            _container_with_alert(container, injected, escaped, values, grammar)
-            for container in pod[kind]
+            _container_with_alert(container, injected, escaped, values, authored.grammar)
+            for container in containers
         ]
-        for kind in ("initContainers", "containers")
-        if kind in pod
+        for kind, containers in authored.containers.items()
     }
-    return {**spec, "template": {**spec["template"], "spec": {**pod, **containers}}}
+    pod = {**spec["template"]["spec"], **containers}
+    return {**spec, "template": {**spec["template"], "spec": pod}}
 
 
 def _container_with_alert(
-    container: Mapping[str, Any],
+    container: AuthoredContainer,
     injected: Mapping[str, str],
     escaped: Mapping[str, str],
     values: _Values,
     grammar: template.Grammar,
 ) -> dict[str, Any]:
     """Put the alert into a container; `injected` are its variables, `escaped` as they are set."""
-    own: list[dict[str, Any]] = container.get("env", [])
-    _check_references(container, own, injected, values, grammar)
-    substituted = [
-        {**variable, "value": _substituted(variable, values, grammar)}
-        if isinstance(variable.get("value"), str)
-        else variable
-        for variable in own
+    _check_references(container, injected, values, grammar)
+    own = container.variables
+    words: dict[str, list[str]] = {}
+    if container.has_braces:
+        own = [
+            {**variable, "value": _substituted(variable, values, grammar)}
+            if isinstance(variable.get("value"), str)
+            else variable
+            for variable in own
+        ]
+        words = {
+            part: [
+                template.substitute(word, values.argument, grammar)
+                for word in container.members[part]
+            ]
+            for part in ("command", "args")
+            if part in container.members
+        }
+    env = [
+        {"name": name, "value": value}
+        for name, value in escaped.items()
+        if name not in container.texts
     ]
-    words = {
-        part: [template.substitute(word, values.argument, grammar) for word in container[part]]
-        for part in ("command", "args")
-        if part in container
-    }
-    defined = {variable["name"] for variable in own}
-    env = [{"name": name, "value": value} for name, value in escaped.items() if name not in defined]
-    return {**container, **words, "env": env + substituted}
+    return {**container.members, **words, "env": [*env, *own]}
 
 
 def _substituted(variable: Mapping[str, Any], values: _Values, grammar: template.Grammar) -> str:
@@ -398,18 +345,14 @@ def _substituted(variable: Mapping[str, Any], values: _Values, grammar: template
 
 
 def _check_references(
-    container: Mapping[str, Any],
-    own: list[dict[str, Any]],
+    container: AuthoredContainer,
     injected: Mapping[str, str],
     values: _Values,
     grammar: template.Grammar,
 ) -> None:
     """Refuse unsafe alert data that `$(NAME)` would put into a command, also indirectly."""
-    # If several variables have one name, the last one counts, and the others up to that point.
-    texts: dict[str, list[str]] = defaultdict(list)
-    for variable in own:
-        texts[variable["name"]].append(variable.get("value", ""))
-    pending = [name for word in _expanded(container) for name in template.references(word, grammar)]
+    texts = container.texts
+    pending = list(container.expanded)
     seen: set[str] = set()
     while pending:
         name = pending.pop()
@@ -428,16 +371,6 @@ def _check_references(
                 Reason.MISSING_VALUE,
                 f"a command uses $({name}), but {values.why_missing(name)}",
             )
-
-
-def _expanded(container: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts, apart from variables, in which the kubelet expands `$(NAME)`."""
-    for part in ("command", "args"):
-        yield from container.get(part, ())
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        yield from container.get(probe, {}).get("exec", {}).get("command", ())
-    for mount in container.get("volumeMounts", ()):
-        yield mount.get("subPathExpr", "")
 
 
 def _require_safe(reference: str, value: str) -> None:

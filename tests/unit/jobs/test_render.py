@@ -827,3 +827,17 @@ def test_backoff_limit_per_index_prevents_the_default_backoff_limit() -> None:
     """A Job with backoffLimitPerIndex gets no backoffLimit."""
     spec = job_spec() | {"completionMode": "Indexed", "completions": 3, "backoffLimitPerIndex": 2}
     assert "backoffLimit" not in rendered(by=operario(spec=spec)).manifest["spec"]
+
+
+def test_jobs_of_one_operario_follow_its_sources() -> None:
+    """What is prepared for an operario is not used for another one that only has its name."""
+    first = operario(spec=job_spec(command=["/heal", "$(OPENFERO_POD)"]))
+    moved = replace(first, origin=replace(first.origin, commit="f" * 40))
+    other = operario(spec=job_spec(command=["/heal", "{{ .Alert.Labels.pod }}"]))
+    commits, commands = [], []
+    for source in (first, moved, other, first):
+        job = rendered(alert(), source).manifest
+        commits.append(job["metadata"]["annotations"][keys.COMMIT])
+        commands.append(job["spec"]["template"]["spec"]["containers"][0]["command"][1])
+    assert commits == [first.origin.commit, "f" * 40, other.origin.commit, first.origin.commit]
+    assert commands == ["$(OPENFERO_POD)", "$(OPENFERO_POD)", "web-1", "$(OPENFERO_POD)"]
