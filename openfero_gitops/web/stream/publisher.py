@@ -72,6 +72,7 @@ class EventPublisher:
         self._publish = publish
         self._is_followed = is_followed
         self._interval_seconds = interval_seconds
+        self._started = asyncio.Event()
         self._job_changes: JobChanges | None = None
         self._last = Observation()
 
@@ -80,6 +81,7 @@ class EventPublisher:
         self._stop()
         self._job_changes = self._jobs.record_changes()
         self._last = self._observe()
+        self._started.set()
 
     def _stop(self) -> None:
         if self._job_changes is not None:
@@ -93,8 +95,8 @@ class EventPublisher:
             while True:
                 if not self._is_followed():
                     self._stop()
-                    await asyncio.sleep(_OBSERVE_SECONDS)
-                    continue
+                    self._started.clear()
+                    await self._started.wait()
                 announced = await wait_for_event(changed, _OBSERVE_SECONDS)
                 changed.clear()
                 self.publish_changes()
