@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-async def await_batch(response: aiohttp.ClientResponse, seconds: float) -> None:
-    """Let more of a response arrive for so long; return at once if more has been read already."""
-    received = response.content.total_bytes
+async def await_batch(response: aiohttp.ClientResponse, processed: int, seconds: float) -> None:
+    """Let more of a response arrive for so long.
+
+    Return at once if more than the `processed` bytes has been read already.
+    """
     # In the first iteration the loop finds out that the socket is readable, and then reads it.
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    if response.content.total_bytes != received or response.content.is_eof():
+    if response.content.total_bytes != processed or response.content.is_eof():
         return
     _pause_reading(response)
-    await asyncio.sleep(seconds)
-    _resume_reading(response)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        _resume_reading(response)
 
 
 def _pause_reading(response: aiohttp.ClientResponse) -> None:
@@ -39,7 +43,7 @@ def _pause_reading(response: aiohttp.ClientResponse) -> None:
 
 def _resume_reading(response: aiohttp.ClientResponse) -> None:
     transport = _transport(response)
-    if transport is None:  # the connection was lost in the meantime
+    if transport is None:
         return
     if _is_tls(transport):
         transport.set_read_buffer_limits()  # type: ignore[attr-defined]
@@ -48,7 +52,9 @@ def _resume_reading(response: aiohttp.ClientResponse) -> None:
 
 
 def _transport(response: aiohttp.ClientResponse) -> asyncio.Transport | None:
-    return response.connection.transport if response.connection is not None else None
+    """Return the transport; None once the connection is lost, which aiohttp may not know yet."""
+    transport = response.connection.transport if response.connection is not None else None
+    return None if transport is None or transport.is_closing() else transport
 
 
 def _is_tls(transport: asyncio.Transport) -> bool:

@@ -340,10 +340,11 @@ class KubernetesApi:
             yield WatchEvent(Change.BOOKMARK, _bookmark(resource, resource_version))
             lines = Lines()
             while chunk := await self._chunk(response, end, _STALLED):
+                received = response.content.total_bytes
                 for line in lines.feed(chunk):
                     yield self._event(line, resource)
                 if batch_seconds is not None:
-                    await await_batch(response, batch_seconds())
+                    await await_batch(response, received, batch_seconds())
             if lines.rest:
                 raise Unavailable(f"{self._peer.name}: the watch ended in the middle of an event")
         except TooLongError:

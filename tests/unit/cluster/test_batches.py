@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import ssl
+import struct
+import threading
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from aiohttp.test_utils import TestServer
 from openfero_gitops.cluster.api import JOBS, Change
 from openfero_gitops.cluster.batches import await_batch
 from openfero_gitops.cluster.client import KubernetesApi
+from openfero_gitops.domain.errors import Unavailable
 from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
@@ -27,9 +32,20 @@ apiVersion: v1
 kind: Config
 current-context: test
 contexts: [{{name: test, context: {{cluster: test, user: test}}}}]
-clusters: [{{name: test, cluster: {{server: "{server}"}}}}]
+clusters: [{{name: test, cluster: {{server: "{server}", certificate-authority: "{authority}"}}}}]
 users: [{{name: test, user: {{}}}}]
 """
+
+
+def _event(version: int) -> bytes:
+    """Return a line of a watch."""
+    metadata = {"name": "x", "namespace": "default", "resourceVersion": str(version)}
+    return json.dumps({"type": "MODIFIED", "object": {"metadata": metadata}}).encode() + b"\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    """Return data in the chunked transfer coding."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 @pytest.fixture(params=["http", "https"])
@@ -85,13 +101,13 @@ async def test_nothing_is_read_while_events_gather(
 
     async with opened(respond, tls) as response:
         assert await response.content.readany() == b"first"
-        gathering = asyncio.create_task(await_batch(response, 1.0))
+        gathering = asyncio.create_task(await_batch(response, len("first"), 1.0))
         await asyncio.sleep(0.01)
         go_on.set()
         await sent.wait()
         assert response.content.total_bytes == len("first") or gathering.done()
         await gathering
-        assert await response.content.readany() == b" more more more"
+        assert await response.content.readexactly(len(" more more more")) == b" more more more"
 
 
 async def test_a_connection_may_be_lost_meanwhile(
@@ -108,7 +124,7 @@ async def test_a_connection_may_be_lost_meanwhile(
 
     async with opened(respond, tls) as response:
         await response.content.readany()
-        gathering = asyncio.create_task(await_batch(response, 0.1))
+        gathering = asyncio.create_task(await_batch(response, len("first"), 0.1))
         await asyncio.sleep(0.01)
         assert response.connection is not None
         assert response.connection.transport is not None
@@ -126,7 +142,64 @@ async def test_an_ended_response_is_not_waited_for() -> None:
 
     async with opened(respond, (None, None)) as response, asyncio.timeout(30):
         await response.content.readany()
-        await await_batch(response, 3600)
+        await await_batch(response, len("all"), 3600)
+
+
+async def test_what_was_read_already_is_not_waited_for() -> None:
+    """A reader that was slow reads on at once."""
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first, and more")
+        await asyncio.Event().wait()
+        return response
+
+    async with opened(respond, (None, None)) as response, asyncio.timeout(30):
+        await response.content.readexactly(len("first"))
+        await await_batch(response, len("first"), 3600)
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_server_may_close_the_connection_right_after_an_event(
+    tmp_path: Path, end: str
+) -> None:
+    """This is Unavailable, at whatever moment the loss is noticed."""
+    authority = Authority(tmp_path / "ca", "batches")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener is closed at the end
+            while True:
+                connection, _ = listener.accept()
+                with context.wrap_socket(connection, server_side=True) as tls:
+                    while b"\r\n\r\n" not in tls.recv(65536):
+                        pass
+                    tls.sendall(
+                        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + _chunk(_event(2))
+                    )
+                    if end == "reset":
+                        linger = struct.pack("ii", 1, 0)
+                        tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    kubeconfig = tmp_path / "kubeconfig"
+    server = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    kubeconfig.write_text(_KUBECONFIG.format(server=server, authority=authority.certificate))
+    api = await KubernetesApi.connect(kubeconfig)
+    try:
+        for _ in range(5):
+            batches = api.watch(JOBS, "default", resource_version="1", batch_seconds=lambda: 0.05)
+            async with aclosing(batches) as watch:
+                with pytest.raises(Unavailable):
+                    async for _event_of_job in watch:
+                        pass
+    finally:
+        await api.close()
+        listener.close()
 
 
 async def test_events_that_follow_closely_are_read_together(
@@ -148,9 +221,7 @@ async def test_events_that_follow_closely_are_read_together(
         response = web.StreamResponse()
         await response.prepare(request)
         for version in range(1, 31):
-            metadata = {"name": "x", "namespace": "default", "resourceVersion": str(version)}
-            event = {"type": "MODIFIED", "object": {"metadata": metadata}}
-            await response.write(json.dumps(event).encode() + b"\n")
+            await response.write(_event(version))
             if version == 1:
                 await first_was_read.wait()
             await asyncio.sleep(0.005)
@@ -160,7 +231,7 @@ async def test_events_that_follow_closely_are_read_together(
     app.router.add_get("/{path:.*}", events)
     async with TestServer(app) as server:
         kubeconfig = tmp_path / "kubeconfig"
-        kubeconfig.write_text(_KUBECONFIG.format(server=server.make_url("/")))
+        kubeconfig.write_text(_KUBECONFIG.format(server=server.make_url("/"), authority=""))
         api = await KubernetesApi.connect(kubeconfig)
         versions = []
         batches = api.watch(JOBS, "default", resource_version="1", batch_seconds=lambda: 0.2)
