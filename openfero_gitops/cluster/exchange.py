@@ -63,7 +63,12 @@ class Exchange:
         except TimeoutError as late:
             error = late
         if error is not None and (translated := self._translate(error)) is not None:
-            raise translated from error
+            try:
+                raise translated from error
+            finally:
+                # The traceback refers to this frame: without references back, both are freed at
+                # once, with the bodies that the callers' frames hold.
+                del translated, error, traceback
 
     def _translate(self, error: BaseException) -> ApiError | None:
         """Return the error that is raised instead; None if it is passed on."""
