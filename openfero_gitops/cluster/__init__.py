@@ -14,6 +14,6 @@ except RuntimeError:
     # The client library looks for the home directory when it is imported, and ends with a traceback
     # where there is none (no HOME, and no passwd entry for this user).
     os.environ["HOME"] = "/"
-    import kubernetes.aio.config.kube_config  # noqa: F401
+    import openfero_gitops.cluster.library  # noqa: F401
 
     del os.environ["HOME"]
