@@ -12,7 +12,7 @@ from openfero_gitops.domain.errors import OpenFeroError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
 
 _log = structlog.get_logger(__name__)
 
@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 _RESTART_SECONDS: Final = 30.0
 #: Values that are processed before other tasks run: about 5 ms for alerts.
 _VALUES_PER_TURN: Final = 100
+#: Values of which it is known that they were there before.
+_MAX_REMEMBERED: Final = 1000
 
 
 async def wait_for_event(event: asyncio.Event, timeout_seconds: float | None) -> bool:
@@ -133,3 +135,23 @@ class OnChange:
     def clear(self) -> None:
         """Record a success."""
         self.text = ""
+
+
+class OnceEach:
+    """Tells what has not been there before, such as what must be logged once.
+
+    It remembers the last thousand values, so that their number does not determine the memory.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._values: dict[Hashable, None] = {}
+
+    def is_first(self, value: Hashable) -> bool:
+        """Whether a value is there for the first time; from now on it is not."""
+        if value in self._values:
+            return False
+        self._values[value] = None
+        if len(self._values) > _MAX_REMEMBERED:
+            del self._values[next(iter(self._values))]
+        return True

@@ -62,6 +62,10 @@ class Jobs(Protocol):
         """List the Jobs of several incidents in all namespaces."""
         ...
 
+    async def of_occurrences(self, namespace: str, occurrences: Sequence[str]) -> list[Remediation]:
+        """List the Jobs of at most 80 occurrences in one namespace."""
+        ...
+
     async def pods(self, key: JobKey) -> list[dict[str, Any]]:
         """List the Pods of one Job, without their specifications; 500 at most."""
         ...

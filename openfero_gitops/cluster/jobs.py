@@ -30,9 +30,7 @@ _T = TypeVar("_T")
 
 SELECTOR = f"{keys.MANAGED_BY}={keys.MANAGER}"
 #: A URL with so many digests of 52 characters is still accepted by all servers.
-_MAX_INCIDENTS_PER_REQUEST = 80
-#: Lists in flight for one call: each takes more of the API server's time than a write.
-_LISTS_AT_ONCE = 4
+_MAX_DIGESTS_PER_REQUEST = 80
 #: For a whole list: with very large Jobs it has many pages, each with a deadline of its own.
 _LIST_SECONDS = 60.0
 #: For the last lines of a log.
@@ -112,29 +110,32 @@ class JobStore:
 
     async def of_incidents(self, incidents: Sequence[str]) -> list[Remediation]:
         """List the Jobs of several incidents in all namespaces, consistently."""
-
-        def read(job: Object) -> Remediation | None:
-            remediation = self._read(job)
-            return None if isinstance(remediation, Foreign) else remediation
-
-        size = _MAX_INCIDENTS_PER_REQUEST
+        size = _MAX_DIGESTS_PER_REQUEST
         selectors = [
             f"{SELECTOR},{keys.INCIDENT} in ({','.join(incidents[start : start + size])})"
             for start in range(0, len(incidents), size)
         ]
-        turns = asyncio.Semaphore(_LISTS_AT_ONCE)
-
-        async def select(namespace: str, selector: str) -> list[Remediation]:
-            async with turns:
-                listed = await self._api.list(
-                    OBSERVED_JOBS, namespace, label_selector=selector, read=read, timeout=8.0
-                )
-            return listed.items
-
         lists = await _all(
-            select(namespace, selector) for namespace in self._namespaces for selector in selectors
+            self._select(namespace, selector)
+            for namespace in self._namespaces
+            for selector in selectors
         )
         return [job for jobs in lists for job in jobs]
+
+    async def of_occurrences(self, namespace: str, occurrences: Sequence[str]) -> list[Remediation]:
+        """List the Jobs of at most 80 occurrences in a namespace, consistently."""
+        selector = f"{SELECTOR},{keys.OCCURRENCE} in ({','.join(occurrences)})"
+        return await self._select(namespace, selector)
+
+    async def _select(self, namespace: str, selector: str) -> list[Remediation]:
+        def read(job: Object) -> Remediation | None:
+            remediation = self._read(job)
+            return None if isinstance(remediation, Foreign) else remediation
+
+        listed = await self._api.list(
+            OBSERVED_JOBS, namespace, label_selector=selector, read=read, timeout=8.0
+        )
+        return listed.items
 
     async def patch(self, key: JobKey, patch: Sequence[Operation]) -> Object:
         """Patch a Job; return it as stored, for `observe`."""

@@ -6,11 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openfero_gitops.domain.answer import Answer, Item, Verdict
+from openfero_gitops.domain.errors import Conflict, Forbidden, Invalid
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 
 if TYPE_CHECKING:
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
+    from openfero_gitops.domain.errors import ApiError
+
+
+class NameTaken(Conflict):
+    """The name belongs to a Job that is being deleted, or to another alert."""
 
 
 def failed(alert: Alert, reason: Reason, message: str) -> Item:
@@ -50,3 +56,18 @@ def _unreadable(alert: InvalidAlert) -> Item:
         message,
         verdict=Verdict.UNPROCESSABLE,
     )
+
+
+def reason_of(error: ApiError) -> Reason:
+    """Return why an alert has no Job if a request for it failed."""
+    match error:
+        case Invalid():
+            return Reason.API_REFUSED
+        case NameTaken():
+            return Reason.NAME_TAKEN
+        case Forbidden():
+            return Reason.API_FORBIDDEN
+        case Conflict():
+            return Reason.API_CONFLICT
+        case _:
+            return Reason.API_UNAVAILABLE

@@ -8,15 +8,23 @@ because an occurrence's Job has the same name on every replica.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import uuid
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from openfero_gitops.background import OnChange, in_turns, together
+from openfero_gitops.background import OnceEach, OnChange, in_turns, together
 from openfero_gitops.concurrency import AdaptiveSlots
-from openfero_gitops.delivery.answers import all_failed, failed, of_other_member, with_invalid
+from openfero_gitops.delivery.answers import (
+    NameTaken,
+    all_failed,
+    failed,
+    of_other_member,
+    reason_of,
+    with_invalid,
+)
 from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import (
@@ -29,6 +37,7 @@ from openfero_gitops.delivery.pairs import (
     still_firing,
 )
 from openfero_gitops.delivery.recording import IncidentRecorder
+from openfero_gitops.delivery.unread import UnreadLog
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.alert import Occurrence, Status
 from openfero_gitops.domain.answer import Answer, Item, Verdict
@@ -38,7 +47,6 @@ from openfero_gitops.domain.errors import (
     ApiError,
     ClockWrong,
     Conflict,
-    Forbidden,
     Invalid,
     NotFound,
     Throttled,
@@ -46,7 +54,6 @@ from openfero_gitops.domain.errors import (
     Unavailable,
 )
 from openfero_gitops.domain.labels import REPLICA_LABELS, replica_labels_in
-from openfero_gitops.domain.operario import Operario
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Foreign, Outcome
 from openfero_gitops.jobs.foreign import remember_identity
@@ -58,27 +65,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
+    from openfero_gitops.domain.alert import Alert, AlertGroup
     from openfero_gitops.domain.catalog import Catalog
+    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
     from openfero_gitops.ports import Counts, Jobs
 
 _log = structlog.get_logger(__name__)
 
-_MAX_LOGGED_INVALID: Final = 1000
 #: After an API error, deliveries count as likely to fail for this long.
 _API_ERROR_SECONDS: Final = 10.0
-#: With fewer alerts that have Jobs, these are read one by one: that costs less than a list.
-_MIN_ALERTS_TO_LIST: Final = 5
+#: So many Jobs of one namespace are read with one request: fewer cost less one by one, and more
+#: would be an answer of more than 256 KiB, of which the client holds only two at a time.
+_MIN_JOBS_TO_LIST: Final = 5
+_MAX_JOBS_TO_LIST: Final = 32
+#: Lists of one delivery in flight; each also takes a slot.
+_LISTS_AT_ONCE: Final = 8
 #: Requests in flight for deliveries. With 64, two replicas stay below the 200 writes that an API
 #: server processes at once by default, and connections of the client (`MAX_CONNECTIONS`) are left
 #: for watches and the lease. With four, one slow request does not delay all other alerts.
 _REQUESTS: Final = ConcurrencyLimit(minimum=4, maximum=64, limit=32)
-
-
-#: Alerts that have one Job, with their operarios: both members of a high-availability pair send it.
-_Members = list[tuple[Identity, Operario]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,34 @@ class DeliveryLimits:
     deliveries: int = 256
     requests: ConcurrencyLimit = _REQUESTS
     waiting: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """A delivery in progress: what it is about, and the items of its answer so far."""
+
+    catalog: Catalog
+    delivery: Delivery
+    alerts: Mapping[Identity, Alert]
+    occurrences: Mapping[Identity, Occurrence]
+    earlier: Mapping[Identity, datetime]
+    items: dict[Identity, Item]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Alerts that have one Job, with their operarios: both members of a pair may have sent it.
+
+    `common` is what is equal for them.
+    """
+
+    common: Identity
+    members: dict[Identity, Operario]
+
+    @property
+    def first(self) -> Identity:
+        """The one that starts first: it counts, as when Alertmanager merges equal alerts."""
+        return min(self.members, key=start_of)
 
 
 class Submitter:
@@ -127,10 +162,9 @@ class Submitter:
         self._deliveries = 0
         self.requests = AdaptiveSlots(self._limits.requests)
         self._recorder = IncidentRecorder(jobs, view, self.requests, replica_labels)
-        #: Operarios whose Jobs the API server called invalid: name and digest, oldest first.
-        self._logged_invalid: dict[tuple[str, str], None] = {}
-        #: Alerts that could not be read: name, and what is wrong.
-        self._logged_unreadable: dict[tuple[str, str], None] = {}
+        self._unread = UnreadLog()
+        #: Operarios whose Jobs the API server called invalid: name and digest.
+        self._invalid = OnceEach()
         self._creating = 0  # Jobs whose creation has no answer yet
         self._backlog = OnChange(_log.warning, "no more Jobs are created")
         self._api_error = ("", 0.0)  # and until when it counts, by the event loop's clock
@@ -158,8 +192,7 @@ class Submitter:
     async def deliver(self, group: AlertGroup) -> Answer:
         """Process one delivery; errors of the API server are part of the answer."""
         self._received(group.alerts)
-        self._log_invalid(group.invalid)
-        self._log_unread(group.unread)
+        self._unread.log(group)
         if self._deliveries >= self._limits.deliveries:
             answer = all_failed(group, Reason.BUSY)
         elif (catalog := self._catalog()) is None:
@@ -180,7 +213,7 @@ class Submitter:
 
     async def _process(self, group: AlertGroup, catalog: Catalog) -> Answer:
         delivery = Delivery(
-            id=secrets.token_hex(16),
+            id=uuid.uuid4().hex,
             group_key=group.group_key,
             group_status=group.status,
             received_at=self._now(),
@@ -201,14 +234,10 @@ class Submitter:
         reason = Reason.STILL_FIRING
         items = {key: Item(dropped[key], Outcome.NO_MATCH, reason, reason.text) for key in dropped}
         earlier = earlier_starts(alerts.values(), dropped.values(), self._replica_labels)
+        progress = _Progress(catalog, delivery, alerts, occurrences, earlier, items)
 
         firing = _with_status(alerts, Status.FIRING)
         resolved = _with_status(alerts, Status.RESOLVED)
-
-        async def submit(alerts: Mapping[Identity, Alert]) -> None:
-            await self._submit_all(
-                alerts, occurrences, earlier, catalog=catalog, delivery=delivery, items=items
-            )
 
         async def process_resolved() -> None:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
@@ -218,12 +247,12 @@ class Submitter:
                 _log.warning("a resolved alert could not be recorded", error=str(error))
                 self._note_api_error(error)
                 for identity, alert in resolved.items():
-                    items[identity] = failed(alert, _reason_of(error), str(error))
+                    items[identity] = failed(alert, reason_of(error), str(error))
             else:
-                await submit(resolved)
+                await self._submit_all(resolved, progress)
 
         works = [process_resolved()] if resolved else []
-        works += [submit(firing)] if firing else []
+        works += [self._submit_all(firing, progress)] if firing else []
         try:
             async with asyncio.timeout(self._limits.deadline_seconds):
                 await together(works, "process alerts")
@@ -237,79 +266,98 @@ class Submitter:
                 self._note_api_error(Unavailable("no answer in time"))
         return _answer(group, items)
 
-    async def _submit_all(
-        self,
-        alerts: Mapping[Identity, Alert],
-        occurrences: Mapping[Identity, Occurrence],
-        earlier: Mapping[Identity, datetime],
-        *,
-        catalog: Catalog,
-        delivery: Delivery,
-        items: dict[Identity, Item],
-    ) -> None:
+    async def _submit_all(self, alerts: Mapping[Identity, Alert], progress: _Progress) -> None:
         """Submit alerts, not more at once than requests are allowed; add their items.
 
-        Of many alerts, those that have no Job are first. However slow the API server is, each
-        repetition of a group that is too large for the time of a delivery then creates more Jobs.
+        Those that have no Job are first. However slow the API server is, each repetition of a group
+        that is too large for the time of a delivery then creates more Jobs.
         """
-        matches: dict[Identity, _Members] = {}
+        pairs: dict[Identity, _Pair] = {}
         async for identity, alert in in_turns(alerts.items()):
-            matched = match(alert, catalog, self._view)
+            matched = match(alert, progress.catalog, self._view)
             if isinstance(matched, NoMatch):
                 reason = matched.reason
-                items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+                progress.items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
             else:
                 common = common_identity(identity, alert, self._replica_labels)
-                matches.setdefault(common, []).append((identity, matched.operario))
-        listed: dict[JobKey, Remediation] = {}
-
-        async def work(pending: Iterator[tuple[Identity, _Members]]) -> None:
-            for common, members in pending:
-                # The earliest start counts, as when Alertmanager merges equal alerts.
-                first, operario = min(members, key=lambda member: start_of(member[0]))
-                alert, occurrence = alerts[first], occurrences[first]
-                start = self._start_of_pair(alert, occurrence, earlier.get(common), delivery)
-                if start != alert.starts_at:
-                    alert = replace(alert, starts_at=start)
-                    occurrence = replace(occurrence, starts_at=start)
-                item = await self._submit(
-                    alert, occurrence, operario, catalog, delivery, listed=listed
-                )
-                for identity, _ in members:
-                    if identity != first:
-                        items[identity] = of_other_member(item, alerts[identity])
-                items[first] = (
-                    item if alert is alerts[first] else replace(item, alert=alerts[first])
-                )
-
-        async def submit(matches: Mapping[Identity, _Members]) -> None:
-            pending = iter(matches.items())
-            workers = min(len(matches), self.requests.maximum)
-            await together((work(pending) for _ in range(workers)), "submit")
-
-        known = {
-            common: matched
-            for common, matched in matches.items()
-            if self._view.of_incident(occurrences[matched[0][0]].incident)
-        }
-        if len(known) < _MIN_ALERTS_TO_LIST:
-            await submit(matches)
-            return
-        await submit({common: matches[common] for common in matches if common not in known})
-        listed.update(
-            await self._list([occurrences[matched[0][0]].incident for matched in known.values()])
+                pairs.setdefault(common, _Pair(common, {})).members[identity] = matched.operario
+        missing: list[_Pair] = []
+        stored: defaultdict[str, list[tuple[_Pair, str]]] = defaultdict(list)
+        async for each in in_turns(pairs.values()):
+            _, first, operario = self._first_of(each, progress)
+            occurrence, key = self._at_attempt(first, self._newest_attempt(first), operario)
+            if key in self._view:
+                stored[key.namespace].append((each, occurrence.digest))
+            else:
+                missing.append(each)
+        few = [
+            each for jobs in stored.values() if len(jobs) < _MIN_JOBS_TO_LIST for each, _ in jobs
+        ]
+        await self._submit_together([*missing, *few], progress, {})
+        lists = (
+            (namespace, jobs[start : start + _MAX_JOBS_TO_LIST])
+            for namespace, jobs in stored.items()
+            if len(jobs) >= _MIN_JOBS_TO_LIST
+            for start in range(0, len(jobs), _MAX_JOBS_TO_LIST)
         )
-        await submit(known)
 
-    async def _list(self, incidents: Sequence[str]) -> dict[JobKey, Remediation]:
-        """List the Jobs of incidents; none if that fails.
+        async def list_and_submit() -> None:
+            for namespace, jobs in lists:
+                listed = await self._list(namespace, [digest for _, digest in jobs])
+                await self._submit_together([each for each, _ in jobs], progress, listed)
 
-        They are read one by one then, so that each alert has an answer of its own.
-        """
+        if len(few) < sum(map(len, stored.values())):
+            await together((list_and_submit() for _ in range(_LISTS_AT_ONCE)), "list Jobs")
+
+    async def _submit_together(
+        self,
+        pairs: Sequence[_Pair],
+        progress: _Progress,
+        listed: Mapping[JobKey, Remediation],
+    ) -> None:
+        pending = iter(pairs)
+
+        async def work() -> None:
+            for each in pending:
+                await self._submit_members(each, progress, listed)
+
+        workers = min(len(pairs), self.requests.maximum)
+        await together((work() for _ in range(workers)), "submit")
+
+    def _first_of(self, pair: _Pair, progress: _Progress) -> tuple[Alert, Occurrence, Operario]:
+        """Return the alert that the Job is for, with the occurrence of its first attempt."""
+        first = pair.first
+        alert, occurrence = progress.alerts[first], progress.occurrences[first]
+        earlier = progress.earlier.get(pair.common)
+        start = self._start_of_pair(alert, occurrence, earlier, progress.delivery)
+        if start != alert.starts_at:
+            alert = replace(alert, starts_at=start)
+            occurrence = replace(occurrence, starts_at=start)
+        return alert, occurrence, pair.members[first]
+
+    async def _submit_members(
+        self, pair: _Pair, progress: _Progress, listed: Mapping[JobKey, Remediation]
+    ) -> None:
+        """Submit the alerts of a pair, which have one Job; add their items."""
+        alert, occurrence, operario = self._first_of(pair, progress)
+        item = await self._submit(alert, occurrence, operario, progress, listed)
+        delivered = progress.alerts[pair.first]
+        for identity in pair.members:
+            if identity != pair.first:
+                progress.items[identity] = of_other_member(item, progress.alerts[identity])
+        progress.items[pair.first] = item if alert is delivered else replace(item, alert=delivered)
+
+    async def _list(
+        self, namespace: str, occurrences: Sequence[str]
+    ) -> Mapping[JobKey, Remediation]:
+        """List the Jobs of occurrences. If that fails there are none: they are read one by one."""
         try:
-            jobs = await self._jobs.of_incidents(incidents)
+            async with self.requests.take() as slot:
+                slot.measured = False  # a list takes longer than a create
+                jobs = await self._jobs.of_occurrences(namespace, occurrences)
         except ApiError as error:
-            _log.info("the Jobs of a delivery cannot be listed", error=str(error))
+            _log.warning("the Jobs of a delivery cannot be listed", error=str(error))
+            self._note_api_error(error)
             return {}
         for job in jobs:
             self._view.apply(job)
@@ -320,19 +368,17 @@ class Submitter:
         alert: Alert,
         first: Occurrence,
         operario: Operario,
-        catalog: Catalog,
-        delivery: Delivery,
-        *,
+        progress: _Progress,
         listed: Mapping[JobKey, Remediation],
     ) -> Item:
         """Submit an alert; `first` is the occurrence of its first attempt.
 
         Jobs that are `listed` need not be read.
         """
+        catalog, delivery = progress.catalog, progress.delivery
         attempt = self._newest_attempt(first)
         while True:
-            occurrence = first if attempt == 1 else replace(first, attempt=attempt)
-            key = job_key(occurrence, operario, self._jobs_namespace)
+            occurrence, key = self._at_attempt(first, attempt, operario)
             # Rendering is inside, so that a large group does not block the event loop.
             try:
                 async with self.requests.take() as slot:
@@ -395,6 +441,13 @@ class Submitter:
             return alert.starts_at
         jobs = self._view.of_incident(occurrence.incident)
         return known_start(earlier or alert.starts_at, jobs, delivery.received_at)
+
+    def _at_attempt(
+        self, first: Occurrence, attempt: int, operario: Operario
+    ) -> tuple[Occurrence, JobKey]:
+        """Return an attempt of an occurrence, and the key of its Job."""
+        occurrence = first if attempt == 1 else replace(first, attempt=attempt)
+        return occurrence, job_key(occurrence, operario, self._jobs_namespace)
 
     def _newest_attempt(self, occurrence: Occurrence) -> int:
         """Return the attempt to begin with: earlier ones are over, whether or not they exist.
@@ -502,11 +555,10 @@ class Submitter:
             self._api_error = (f"the API server {problem}: {error}", until)
 
     def _not_created(self, alert: Alert, operario: Operario, key: JobKey, error: ApiError) -> Item:
-        reason = _reason_of(error)
+        reason = reason_of(error)
         final = isinstance(error, Invalid)
-        logged = (operario.name, operario.spec_digest)
-        if not final or logged not in self._logged_invalid:
-            # Alertmanager repeats an invalid Job at every group_interval; one line is enough.
+        # Alertmanager repeats an invalid Job at every group_interval; one line is enough.
+        if not final or self._invalid.is_first((operario.name, operario.spec_digest)):
             _log.warning(
                 "a Job was not created",
                 alert=alert.name,
@@ -515,43 +567,12 @@ class Submitter:
                 reason=reason.value,
                 error=str(error),
             )
-        if final:
-            _remember(self._logged_invalid, logged)
         verdict = Verdict.UNPROCESSABLE if final else Verdict.REPEAT
         return Item(alert, Outcome.ERROR, reason, str(error), operario.name, key, verdict)
-
-    def _log_invalid(self, invalid: Sequence[InvalidAlert]) -> None:
-        """Log alerts that cannot be read: the first of a delivery, and each kind once."""
-        if not invalid:
-            return
-        first = invalid[0]
-        member = "/".join(part for part in first.path if isinstance(part, str))
-        kind = (first.name, f"{member}: {first.problem}")
-        if kind not in self._logged_unreadable:
-            # Alertmanager repeats them at every group_interval; one line is enough.
-            _log.warning(
-                "an alert cannot be read, and has no Job",
-                alert=first.name,
-                member=first.pointer,
-                error=first.problem,
-                invalid=len(invalid),
-            )
-            _remember(self._logged_unreadable, kind)
-
-    def _log_unread(self, unread: Sequence[str]) -> None:
-        """Log what is wrong with members of a group that are not needed; each kind once."""
-        for problem in unread:
-            if ("", problem) not in self._logged_unreadable:
-                _log.warning("a member of the delivery is treated as absent", error=problem)
-                _remember(self._logged_unreadable, ("", problem))
 
 
 class _AttemptDeleted(Exception):
     """An attempt after the first was deleted, and only the view still had it."""
-
-
-class NameTaken(Conflict):
-    """The name belongs to a Job that is being deleted, or to another alert."""
 
 
 def _answer(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
@@ -574,24 +595,3 @@ def _same_start(
 ) -> Iterator[Remediation]:
     """Yield the attempts of one occurrence; there are none if the alert has no startsAt."""
     return (job for job in incident if starts_at is not None and job.starts_at == starts_at)
-
-
-def _reason_of(error: ApiError) -> Reason:
-    match error:
-        case Invalid():
-            return Reason.API_REFUSED
-        case NameTaken():
-            return Reason.NAME_TAKEN
-        case Forbidden():
-            return Reason.API_FORBIDDEN
-        case Conflict():
-            return Reason.API_CONFLICT
-        case _:
-            return Reason.API_UNAVAILABLE
-
-
-def _remember(logged: dict[tuple[str, str], None], entry: tuple[str, str]) -> None:
-    """Remember what was logged, for the last entries."""
-    logged[entry] = None
-    if len(logged) > _MAX_LOGGED_INVALID:
-        del logged[next(iter(logged))]

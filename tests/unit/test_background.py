@@ -10,6 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from openfero_gitops.background import (
+    OnceEach,
     OnChange,
     in_thread,
     log_failure,
@@ -155,3 +156,11 @@ def test_an_unknown_failure_has_a_traceback() -> None:
         with capture_logs() as logs:
             log_failure(structlog.get_logger(), "work failed", error)
         assert logs == [{"event": "work failed", "log_level": "error", "exc_info": error}]
+
+
+def test_only_the_last_values_are_remembered() -> None:
+    """Each is the first of its kind once, and again when a thousand others came since."""
+    once = OnceEach()
+    assert [once.is_first(value) for value in ("a", "b", "a")] == [True, True, False]
+    assert all(once.is_first(number) for number in range(999))
+    assert [once.is_first(value) for value in ("b", "a")] == [False, True]

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -798,9 +799,58 @@ class TestLargeGroups:
                 assert stored[-1] > stored[-2], f"repetitions do not progress: {stored}"
         assert len(await world.jobs()) == len(pods)
 
+    @pytest.mark.parametrize("trouble", ["slow", "without lists", "lists without an answer"])
     @in_virtual_time
-    async def test_the_jobs_of_a_repetition_are_read_with_one_list(self) -> None:
-        """A delivery that was accepted before costs one request, not one for each alert."""
+    async def test_alerts_that_fire_again_are_not_last(self, trouble: str) -> None:
+        """They have Jobs of earlier occurrences, and get theirs however the API server fails."""
+        world = World()
+        requests = ConcurrencyLimit.fixed(1)
+        replica = world.replica(limits=DeliveryLimits(deadline_seconds=2, requests=requests))
+        pods = [pods_of(f"web-{number}") for number in range(20)]
+        again = [replace(pod, starts_at=build.NOW + timedelta(seconds=1)) for pod in pods]
+
+        async def answer_slowly(request: Request, act: Act) -> Any:
+            await asyncio.sleep(0.2)
+            if request.verb == "list" and trouble == "without lists":
+                raise Throttled("slow down")
+            if request.verb == "list" and trouble == "lists without an answer":
+                await asyncio.sleep(3600)
+            return await act()
+
+        async with replica.watching():
+            await replica.deliver(*pods)
+            replica.wire.trouble = answer_slowly
+            stored = [len(pods)]
+            while stored[-1] < 2 * len(pods):
+                await replica.deliver(*again)
+                stored.append(len(await world.jobs()))
+                assert stored[-1] > stored[-2], f"repetitions do not progress: {stored}"
+
+    @in_virtual_time
+    async def test_lists_wait_for_their_turn_too(self) -> None:
+        """However many deliveries there are, the requests in flight are limited."""
+        replica = World().replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(4)))
+        groups = [[pods_of(f"web-{group}-{number}") for number in range(5)] for group in range(10)]
+        under_way = most = 0
+
+        async def count(_: Request, act: Act) -> Any:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0.01)
+            under_way -= 1
+            return await act()
+
+        async with replica.watching():
+            for group in groups:
+                await replica.deliver(*group)
+            replica.wire.trouble = count
+            await asyncio.gather(*(replica.deliver(*group) for group in groups))
+        assert most == 4
+
+    @in_virtual_time
+    async def test_the_jobs_of_a_repetition_are_read_with_few_lists(self) -> None:
+        """A delivery that was accepted before does not cost a request for each alert."""
         replica = World().replica()
         pods = [pods_of(f"web-{number}") for number in range(80)]
         async with replica.watching():
@@ -809,7 +859,7 @@ class TestLargeGroups:
             answer = await replica.deliver(*pods)
         requests = [request.verb for request in replica.wire.requests[before:]]
         assert outcomes(answer) == [(Outcome.EXISTS, None)] * 80
-        assert requests == ["list"]
+        assert requests == ["list"] * 3
 
     @in_virtual_time
     async def test_a_job_that_the_list_lacks_is_created_again(self) -> None:
@@ -838,8 +888,11 @@ class TestLargeGroups:
         async with replica.watching():
             await replica.deliver(*pods)
             replica.wire.trouble = fail_requests(error, verb="list")
+            before = len(replica.wire.requests)
             answer = await replica.deliver(*pods)
         assert outcomes(answer) == [(Outcome.EXISTS, None)] * 10
+        requests = [request.verb for request in replica.wire.requests[before:]]
+        assert requests == ["list"] + ["get"] * 10
 
 
 class TestResolved:
