@@ -40,10 +40,12 @@ class Slot:
     ) -> None:
         """Let the limit learn, and the next request begin."""
         overloaded = isinstance(error, Throttled | Unavailable)
-        if self.measured and (error is None or overloaded):
-            seconds = asyncio.get_running_loop().time() - self._began
-            self._slots.learn(self._began, seconds, self._in_flight, overloaded=overloaded)
-        self._slots.release()
+        try:
+            if self.measured and (error is None or overloaded):
+                seconds = asyncio.get_running_loop().time() - self._began
+                self._slots.learn(self._began, seconds, self._in_flight, overloaded=overloaded)
+        finally:
+            self._slots.release()
 
 
 class AdaptiveSlots:

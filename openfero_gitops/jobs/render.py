@@ -124,7 +124,7 @@ def render(
     message = ""
     # Without alert data: if somebody starts a Job in spite of a refusal, no value of the alert
     # reaches a command.
-    spec = authored.spec
+    spec = {**authored.spec}  # the manifest is the caller's
     target_text = target(alert, operario, replica)
     if record.fits:
         try:
@@ -154,7 +154,7 @@ def render(
         if refusal is None:
             refusal = Reason.TOO_LARGE
             message = "the Job's annotations would exceed Kubernetes' limit of 256 KiB"
-            spec = authored.spec
+            spec = {**authored.spec}
     if refusal is not None:
         annotations[keys.DECISION] = "refused"
         annotations[keys.REASON] = refusal.value

@@ -12,8 +12,6 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
-from multidict import istr
-
 from openfero_gitops.domain.memo import cache_short_texts
 
 if TYPE_CHECKING:
@@ -21,18 +19,17 @@ if TYPE_CHECKING:
 
 #: A server that names its versions helps to choose an exploit.
 _SERVER: Final = "openfero-gitops"
-#: (aiohttp would convert other names at each use.)
 _DEFAULT_HEADERS: Final = {
-    istr("X-Content-Type-Options"): "nosniff",
-    istr("Cache-Control"): "no-store",
-    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
-    istr("Cross-Origin-Opener-Policy"): "same-origin",
-    istr("Cross-Origin-Resource-Policy"): "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     # What the pages never use, so that a script that was injected cannot use it either.
-    istr("Permissions-Policy"): (
+    "Permissions-Policy": (
         "camera=(), display-capture=(), geolocation=(), microphone=(), midi=(), payment=(), usb=()"
     ),
-    istr("Referrer-Policy"): "no-referrer",
+    "Referrer-Policy": "no-referrer",
 }
 #: A year. Subdomains are not the controller's.
 _STRICT_TRANSPORT: Final = "max-age=31536000"

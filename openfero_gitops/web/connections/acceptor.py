@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -58,8 +57,6 @@ _MAX_READ_BYTES: Final = 64 * 1024
 _LOG_INTERVAL_SECONDS: Final = 60.0
 _ACCEPT_RETRY_SECONDS: Final = 0.5
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: A record of TLS has at most 16 KiB; asyncio would take 256 KiB for a connection.
-_TLS_BUFFER_BYTES: Final = 32 * 1024
 #: For a client to answer the end of a TLS connection.
 _TLS_SHUTDOWN_SECONDS: Final = 5.0
 #: For the last answers to be sent when the server stops.
@@ -286,9 +283,6 @@ class Acceptor:
         self.closes_connections = False
         self._exposition = exposition
         self._tls = tls
-        if tls is not None:
-            # asyncio fills a read buffer of this size with zeros for each connection.
-            SSLProtocol.max_size = _TLS_BUFFER_BYTES
         #: That the open connections were checked with.
         self._client_ca = tls.client_ca if tls is not None else None
         self._listening: list[socket.socket] = []
