@@ -81,6 +81,19 @@ async def opened(
         await server.close()
 
 
+def without_end(body: bytes) -> Respond:
+    """Respond with the beginning of a body that never ends."""
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(body)
+        await asyncio.Event().wait()
+        return response
+
+    return respond
+
+
 async def test_nothing_is_read_while_events_gather(
     tls: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
 ) -> None:
@@ -114,15 +127,7 @@ async def test_a_connection_may_be_lost_meanwhile(
     tls: tuple[ssl.SSLContext | None, ssl.SSLContext | None],
 ) -> None:
     """The loss is noticed by the next read."""
-
-    async def respond(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"first")
-        await asyncio.Event().wait()
-        return response
-
-    async with opened(respond, tls) as response:
+    async with opened(without_end(b"first"), tls) as response:
         await response.content.readany()
         gathering = asyncio.create_task(await_batch(response, len("first"), 0.1))
         await asyncio.sleep(0.01)
@@ -147,14 +152,7 @@ async def test_an_ended_response_is_not_waited_for() -> None:
 
 async def test_what_was_read_already_is_not_waited_for() -> None:
     """A reader that was slow reads on at once."""
-
-    async def respond(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"first, and more")
-        await asyncio.Event().wait()
-        return response
-
+    respond = without_end(b"first, and more")
     async with opened(respond, (None, None)) as response, asyncio.timeout(30):
         await response.content.readexactly(len("first"))
         await await_batch(response, len("first"), 3600)

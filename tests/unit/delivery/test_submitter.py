@@ -95,6 +95,22 @@ def fail_requests(
     return trouble
 
 
+class InFlight:
+    """Makes each request take a moment, and counts how many are in flight."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+
+    async def __call__(self, _: Request, act: Act) -> Any:
+        """Carry a request out."""
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await asyncio.sleep(0.01)
+        self._now -= 1
+        return await act()
+
+
 def outcomes(answer: Answer) -> list[tuple[Outcome, Reason | None]]:
     """Return the outcome and reason of each alert."""
     return [(item.outcome, item.reason) for item in answer.items]
@@ -683,21 +699,12 @@ class TestLimits:
         """An alert storm sends a limited number of requests at a time."""
         world = World()
         replica = world.replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(4)))
-        under_way = most = 0
-
-        async def trouble(_: Request, act: Act) -> Any:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
-            await asyncio.sleep(0.01)
-            under_way -= 1
-            return await act()
-
+        requests = InFlight()
         async with replica.watching():
-            replica.wire.trouble = trouble
+            replica.wire.trouble = requests
             answer = await replica.deliver(*(pods_of(f"web-{number}") for number in range(40)))
         assert answer.verdict is Verdict.ACCEPTED
-        assert most == 4
+        assert requests.most == 4
 
     @pytest.mark.parametrize(
         ("error", "text", "lasts"),
@@ -831,22 +838,13 @@ class TestLargeGroups:
         """However many deliveries there are, the requests in flight are limited."""
         replica = World().replica(limits=DeliveryLimits(requests=ConcurrencyLimit.fixed(4)))
         groups = [[pods_of(f"web-{group}-{number}") for number in range(5)] for group in range(10)]
-        under_way = most = 0
-
-        async def count(_: Request, act: Act) -> Any:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
-            await asyncio.sleep(0.01)
-            under_way -= 1
-            return await act()
-
+        requests = InFlight()
         async with replica.watching():
             for group in groups:
                 await replica.deliver(*group)
-            replica.wire.trouble = count
+            replica.wire.trouble = requests
             await asyncio.gather(*(replica.deliver(*group) for group in groups))
-        assert most == 4
+        assert requests.most == 4
 
     @in_virtual_time
     async def test_the_jobs_of_a_repetition_are_read_with_few_lists(self) -> None:
