@@ -165,7 +165,8 @@ class Submitter:
         self._unread = UnreadLog()
         #: Operarios whose Jobs the API server called invalid: name and digest.
         self._invalid = OnceEach()
-        self._creating = 0  # Jobs whose creation has no answer yet
+        #: Jobs whose creation has no answer yet; two deliveries may create the same one.
+        self._creating: list[JobKey] = []
         self._backlog = OnChange(_log.warning, "no more Jobs are created")
         self._api_error = ("", 0.0)  # and until when it counts, by the event loop's clock
 
@@ -180,11 +181,15 @@ class Submitter:
     @property
     def backlog(self) -> str:
         """Why no further Jobs are created until others have started; empty if they are."""
-        waiting = self._view.waiting + self._creating
-        if waiting < self._limits.waiting:
+        view, limit = self._view, self._limits.waiting
+        if view.waiting + len(self._creating) < limit:
+            return ""
+        # The watch may be quicker than the answer: such a Job does not count twice.
+        waiting = view.waiting + len({key for key in self._creating if key not in view})
+        if waiting < limit:
             return ""
         return (
-            f"{waiting} Jobs are waiting, and --max-waiting is {self._limits.waiting}: alerts "
+            f"{waiting} Jobs are waiting, and --max-waiting is {limit}: alerts "
             "without a Job are answered with 503; find out what the Jobs wait for, or raise the "
             "limit"
         )
@@ -505,11 +510,11 @@ class Submitter:
 
     async def _create(self, rendered: Rendered) -> Remediation | None:
         """Create a Job; return the occurrence's Job if there is one already, else None."""
-        self._creating += 1
+        self._creating.append(rendered.key)
         try:
             return await self._create_or_read(rendered)
         finally:
-            self._creating -= 1
+            self._creating.remove(rendered.key)
 
     async def _create_or_read(self, rendered: Rendered) -> Remediation | None:
         try:

@@ -63,7 +63,8 @@ def test_beyond_the_limit_alerts_are_delivered_again(
         code, answer = replica.deliver(*kept)
         assert (code, outcomes(answer)) == (200, {("exists", None): LIMIT})
         kubectl("delete", "job", "-n", shared_namespace, *created[:4])
-        replica.wait_for(lambda: not waiting(replica))
+        replica.wait_for(lambda: len(replica.get("/api/remediations")["items"]) == LIMIT - 4)
+        assert not waiting(replica)
         rest = [sent for sent in alerts if sent not in kept]
         code, answer = replica.deliver(*rest)
         assert (code, outcomes(answer)) == (200, {("created", None): 4})

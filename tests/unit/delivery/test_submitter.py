@@ -695,6 +695,29 @@ class TestLimits:
         assert len(await world.jobs()) == 3
 
     @in_virtual_time
+    async def test_a_job_that_the_watch_shows_before_its_answer_counts_once(self) -> None:
+        """No alert is refused below the limit, whichever comes first: the event or the answer."""
+        world = World()
+        replica = world.replica(limits=DeliveryLimits(waiting=4))
+
+        async def answer_late(request: Request, act: Act) -> Any:
+            answer = await act()
+            if request.verb == "create":
+                await asyncio.sleep(5)
+            return answer
+
+        async with replica.watching():
+            replica.wire.trouble = answer_late
+            first = asyncio.create_task(replica.deliver(*(pods_of(f"a-{n}") for n in range(2))))
+            await asyncio.sleep(1)
+            assert replica.view.waiting == 2
+            second = await replica.deliver(*(pods_of(f"b-{n}") for n in range(3)))
+            assert (await first).verdict is Verdict.ACCEPTED
+        full = (Outcome.ERROR, Reason.TOO_MANY_WAITING)
+        assert Counter(outcomes(second)) == {(Outcome.CREATED, None): 2, full: 1}
+        assert len(await world.jobs()) == 4
+
+    @in_virtual_time
     async def test_concurrent_requests_are_limited(self) -> None:
         """An alert storm sends a limited number of requests at a time."""
         world = World()
