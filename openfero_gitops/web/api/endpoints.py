@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openfero_gitops.web.api import alerts, controller, operarios, remediations
-from openfero_gitops.web.api.openapi import add_document
+from openfero_gitops.web.api.document import add_document
 from openfero_gitops.web.api.operation import operations_of
 from openfero_gitops.web.api.route import add_route
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from functools import cache
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from openapi_pydantic import (
@@ -31,17 +28,16 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from openfero_gitops import __version__
-from openfero_gitops.web.api.operation import JSON, Operation, Reply, Tag, serve
+from openfero_gitops.web.api.docstrings import field_docstrings
+from openfero_gitops.web.api.operation import JSON, Operation, Reply, Tag
 from openfero_gitops.web.api.problem_document import ProblemDocument
-from openfero_gitops.web.api.route import json_response, problem_replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from aiohttp import web
     from pydantic import BaseModel
-
-    from openfero_gitops.web.auth import Guard
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core.core_schema import ModelSchema
 
 _SUFFIX: Final = "Shape"
 _REFERENCES: Final = "#/components/schemas/{model}"
@@ -77,7 +73,18 @@ _ANY_CREDENTIALS: Final[list[dict[str, list[str]]]] = [
 
 
 class _Schemas(GenerateJsonSchema):
-    """Names schemas after their models, without the suffix of models of answers."""
+    """Describes members by the docstrings of their fields.
+
+    Names schemas after their models, without the suffix of models of answers.
+    """
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        described = super().model_schema(schema)
+        model = schema["cls"]
+        for name, docstring in field_docstrings(model).items():
+            field = model.model_fields[name]
+            described["properties"][field.alias or name].setdefault("description", docstring)
+        return described
 
     def normalize_name(self, name: str) -> str:
         return super().normalize_name(name.removesuffix(_SUFFIX))
@@ -177,7 +184,7 @@ def _documented(
 def _parameters(model: type[BaseModel] | None, place: ParameterLocation) -> list[Parameter]:
     if model is None:
         return []
-    schema = _inline(model.model_json_schema(by_alias=True))
+    schema = _inline(model.model_json_schema(by_alias=True, schema_generator=_Schemas))
     required = schema.get("required", [])
     parameters = []
     for name, member in schema.get("properties", {}).items():
@@ -224,35 +231,3 @@ def _media_type(model: Any, references: Mapping[Any, Any]) -> MediaType:
     if model is None:
         return MediaType()
     return MediaType.model_validate({"schema": references[model]})
-
-
-def add_document(
-    app: web.Application, guard: Guard, operations: Callable[[], Iterable[Operation]]
-) -> None:
-    """Serve `/openapi.json`, made at the first request: all routes are known then."""
-
-    @cache
-    def document() -> bytes:
-        return json.dumps(make_document(operations())).encode()
-
-    async def respond(request: web.Request) -> web.Response:
-        guard.check(request)
-        return json_response(request, document())
-
-    operation = Operation(
-        "GET",
-        "/openapi.json",
-        "Show this document",
-        Tag.CONTROLLER,
-        {
-            200: Reply("An OpenAPI 3.1 document.", dict[str, Any]),
-            304: Reply("The document is still the one with the given ETag.", media_type=""),
-            **problem_replies(
-                HTTPStatus.UNAUTHORIZED,
-                HTTPStatus.FORBIDDEN,
-                HTTPStatus.TOO_MANY_REQUESTS,
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            ),
-        },
-    )
-    serve(app, operation, respond)

@@ -28,15 +28,13 @@ _P = TypeVar("_P", bound="PathParameters")
 class QueryParameters(BaseModel):
     """The parameters of a query. A field that is a tuple may be given several times."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
 
 class PathParameters(BaseModel):
     """The variable parts of a path."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _read_limit(text: Any) -> Any:

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 class DeliveredAlert(BaseModel):
     """An alert."""
 
-    model_config = ConfigDict(alias_generator=to_camel, use_attribute_docstrings=True)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
@@ -31,7 +31,7 @@ class DeliveredAlert(BaseModel):
 class DeliveryBody(BaseModel):
     """The payload of Alertmanager's webhook, version 4."""
 
-    model_config = ConfigDict(alias_generator=to_camel, use_attribute_docstrings=True)
+    model_config = ConfigDict(alias_generator=to_camel)
 
     alerts: list[DeliveredAlert]
     group_key: str | None = None

@@ -60,7 +60,6 @@ class Shape(BaseModel):
         serialize_by_alias=True,
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
     )
 
 
