@@ -63,14 +63,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of pytest-xdist run all tests of the shared control plane.
+    """Let one process of pytest-xdist run all tests on the cluster that the environment names.
 
-    They come first, since the other processes share the rest.
+    They were not written to share one with tests that run at the same time. Without `KUBECONFIG`
+    each process starts a control plane of its own when it needs one.
     """
-    for item in items:
-        if "control_plane" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    if existing_kubeconfig() is not None:
+        for item in items:
+            if item.get_closest_marker("cluster") is not None:
+                item.add_marker(pytest.mark.xdist_group("cluster"))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -96,9 +97,9 @@ def pytest_sessionstart() -> None:
 def control_plane(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """Give the cluster that all tests share.
+    """Give the cluster that all tests of this process share.
 
-    It is a control plane of this test run, started at the first use; where the environment
+    It is a control plane of this process, started at the first use; where the environment
     names a `KUBECONFIG`, it is that cluster, which is left as it is. Not to be broken: a test
     that injects faults takes `private_control_plane`.
     """

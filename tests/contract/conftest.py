@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer, Resource
 
-#: (tests/conftest.py groups the tests that name the fixture of the cluster.)
-REAL = (pytest.mark.cluster, pytest.mark.xdist_group("cluster"))
-SERVERS = ["memory", pytest.param("kubernetes", marks=REAL)]
+SERVERS = ["memory", pytest.param("kubernetes", marks=pytest.mark.cluster)]
 
 
 @pytest.fixture(params=SERVERS)
