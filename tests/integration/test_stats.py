@@ -26,7 +26,10 @@ RECEIVED = datetime.now(UTC) - timedelta(hours=2)
 
 
 def job_of(number: int, namespace: str, effect: Effect | None) -> dict[str, Any]:
-    """Return a started Job of one of three alerts, with a settled effect; it resolved after 4m."""
+    """Return a started Job of one of three alerts, with a settled effect; it resolved after 4m.
+
+    It has no Pods, so that it never ends.
+    """
     received = RECEIVED + timedelta(minutes=number)
     by = operario(namespace=namespace)
     delivered = delivery(received_at=received)
@@ -39,7 +42,7 @@ def job_of(number: int, namespace: str, effect: Effect | None) -> dict[str, Any]
         keys.EFFECT: effect.value if effect else None,
         keys.EFFECT_AT: format_time(received + timedelta(minutes=20)),
     }
-    job = stored(manifest, annotations=written, spec={"suspend": False})
+    job = stored(manifest, annotations=written, spec={"suspend": False, "parallelism": 0})
     job["metadata"] = {
         name: job["metadata"][name] for name in ("name", "namespace", "labels", "annotations")
     }
