@@ -73,7 +73,7 @@ def options(**given: str) -> dict[str, str]:
     return {f"openfero.io/{name.replace('_', '-')}": value for name, value in given.items()}
 
 
-def useless(heals_within: str = "3s", rerun_after: str = "4s", **pod: str) -> str:
+def useless(heals_within: str = "1s", rerun_after: str = "2s", **pod: str) -> str:
     """Return the operario whose Job exits with 0 and does nothing, except for what `pod` adds."""
     annotations = options(heals_within=heals_within, rerun_after=rerun_after, max_runs="20")
     return operario(USELESS, annotations=annotations, **pod)

@@ -24,10 +24,9 @@ SECRET_MESSAGE = 'secret "token" not found'
 MOUNT_NOTE = 'MountVolume.SetUp failed for volume "tls": secret "tls" not found'
 
 
-def with_pod(name: str, deadline: int = 3600, **pod: Any) -> str:
+def with_pod(name: str, **pod: Any) -> str:
     """Return an operario whose Pod has these fields."""
     job = json.loads(operario(name))
-    job["spec"]["activeDeadlineSeconds"] = deadline
     job["spec"]["template"]["spec"].update(pod)
     return json.dumps(job)
 
@@ -67,7 +66,7 @@ def test_a_pod_that_cannot_start_says_why(
     """
     repository = Repository(tmp_path / "operarios")
     # No kubelet has these Pods, so that the test writes what one would.
-    repository.write("image.json", with_pod("NoImage", deadline=40, **NOWHERE))
+    repository.write("image.json", with_pod("NoImage", **NOWHERE))
     repository.write("secret.json", with_pod("NoSecret", **NOWHERE))
     repository.write("volume.json", with_pod("NoVolume", schedulerName="no-such-scheduler"))
     repository.write("node.json", with_pod("NoNode", **NOWHERE))
@@ -142,6 +141,8 @@ def test_a_pod_that_cannot_start_says_why(
         )
         replica.wait_for(lambda: not replica.remediation(secret)["reason"])
 
+        exceeded = json.dumps({"spec": {"activeDeadlineSeconds": 1}})
+        kubectl("patch", "job", image, "-n", namespace, "--type=merge", f"--patch={exceeded}")
         replica.wait_for(lambda: replica.remediation(image)["phase"] == "Failed")
         replica.wait_for(lambda: IMAGE_MESSAGE in replica.remediation(image)["message"])
         assert replica.remediation(image)["reason"] == "DeadlineExceeded"

@@ -175,7 +175,7 @@ SABOTAGES: Final = (
         "a leader that leaves and forgets what has no answer",
         frozenset({"under-way", "paused"}),
         (_replace(LeaseTerm, "finish", _finish_whatever_is_left),),
-        known_seeds=(3,),
+        known_seeds=(23,),
     ),
     Sabotage(
         "a word of the last leader that outlasts the next",
@@ -204,7 +204,7 @@ SABOTAGES: Final = (
             _replace(Control, "_read", _read_and_acknowledge),
             _replace(control, "_MAX_AGE_SECONDS", 10.0),
         ),
-        known_seeds=(16,),
+        known_seeds=(23,),
     ),
     Sabotage(
         "no look at the incident",
