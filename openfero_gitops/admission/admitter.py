@@ -72,6 +72,8 @@ _MIN_RETRY_SECONDS: Final = 1.0
 #: Longest pause, whatever `Retry-After` says.
 _MAX_RETRY_SECONDS: Final = 30.0
 _BLOCKED_SECONDS: Final = 30.0
+#: Longest time that a new leader waits for the view's own list before it lists the Jobs itself.
+_MAX_LIST_SECONDS: Final = 60.0
 #: Longest time that a write can be in flight; an API server's default timeout is a minute.
 _MAX_IN_FLIGHT_SECONDS: Final = 90.0
 #: Longest time between two passes.
@@ -172,6 +174,7 @@ class Admitter:
         changed = self._view.subscribe()
         waking = asyncio.create_task(_set_after(term.closing, changed), name="wake at the end")
         try:
+            await self._await_view(state, changed)
             await self._take_over(state)
             while not term.closing.is_set():
                 changed.clear()
@@ -201,6 +204,18 @@ class Admitter:
             self._view.unsubscribe(changed)
             self.decisions = ()
             await asyncio.wait({waking})
+
+    async def _await_view(self, state: _TermState, changed: asyncio.Event) -> None:
+        """Wait while the view lists the Jobs, as it does when a replica starts.
+
+        Two lists at once would read and hold every Job twice. What the second one finds in the view
+        is not read again.
+        """
+        deadline = _loop_time() + _MAX_LIST_SECONDS
+        while self._view.being_listed and not state.term.closing.is_set():
+            changed.clear()
+            if not await wait_for_event(changed, deadline - _loop_time()):
+                return
 
     async def _take_over(self, state: _TermState) -> None:
         """List the Jobs from the API server and stamp those that an earlier leader may start."""

@@ -60,6 +60,7 @@ class View:
         self._deleted: dict[str, int] = {}  # resource version of the deletion, by uid
         self._newest: dict[str, int] = {}
         self._listed: dict[str, bool] = {}
+        self._being_listed: set[str] = set()
         #: How many Jobs wait for admission.
         self.waiting = 0
         #: How often something has changed.
@@ -75,6 +76,20 @@ class View:
     def complete(self) -> bool:
         """Whether every namespace has been listed at least once."""
         return bool(self._listed) and all(self._listed.values())
+
+    @property
+    def being_listed(self) -> bool:
+        """Whether the feed has yet to bring the list of a namespace, and has not failed."""
+        return bool(self._being_listed)
+
+    def begin_lists(self) -> None:
+        """Note that the feed lists every namespace anew."""
+        self._being_listed = set(self._listed)
+
+    def end_list(self, namespace: str) -> None:
+        """Note that the feed has listed a namespace, or has failed to."""
+        self._being_listed.discard(namespace)
+        self._notify()
 
     def __iter__(self) -> Iterator[Remediation]:
         """Iterate over a copy of all remediations."""
@@ -313,6 +328,7 @@ class Observer:
                 await asyncio.wait({reading})
 
     async def _follow(self) -> None:
+        self._view.begin_lists()
         async with contextlib.aclosing(self._feed.follow()) as events:
             async for event in events:
                 self._process(event)
@@ -351,6 +367,7 @@ class Observer:
                     self._view.reset(namespace)
                     del self._newest[namespace]
                 self._view.replace(namespace, jobs, resource_version)
+                self._view.end_list(namespace)
                 self._note_delivered(namespace, resource_version)
             case Changed(namespace, job):
                 self._note_delivered(namespace, job.resource_version)
@@ -360,6 +377,7 @@ class Observer:
                 self._view.remove(key, uid, resource_version)
             case Failed(namespace, error):
                 self._errors[namespace].set(str(error), namespace=namespace)
+                self._view.end_list(namespace)
                 return
         if self._errors[namespace].text:
             self._errors[namespace].clear()

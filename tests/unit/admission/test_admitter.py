@@ -45,6 +45,7 @@ from tests.support.workers import (
     pods_of,
     resolved,
     seconds_so_far,
+    silence,
     until,
 )
 
@@ -362,6 +363,61 @@ class TestTakeOver:
                 await asyncio.sleep(60)
         assert len(replica.view) == 0
         assert world.starts() == []
+
+    @in_virtual_time
+    async def test_a_leader_that_has_just_started_does_not_list_twice_at_once(self) -> None:
+        """It waits for the list of its view, and then lists once itself: stamps depend on that."""
+        world = World(forever())
+        other, replica = world.replica("other"), world.replica()
+        async with other.watching():
+            (job,) = await waiting(other, 1)
+        in_flight: list[int] = []
+
+        async def slow(_: Request, act: Act) -> Any:
+            in_flight.append(in_flight[-1] + 1 if in_flight else 1)
+            await asyncio.sleep(20)
+            in_flight.append(in_flight[-1] - 1)
+            return await act()
+
+        replica.wire.trouble = when(lambda request: request.verb == "list", slow)
+        async with in_background(replica.observer.run()):
+            await until(lambda: in_flight)
+            async with replica.leading():
+                await until(world.starts, within=45)
+        assert in_flight == [1, 0, 1, 0]
+        assert world.starts() == [job]
+
+    @pytest.mark.parametrize(
+        ("happens", "within"), [(fails(Unavailable("no answer")), 1), (silence, 65)]
+    )
+    @in_virtual_time
+    async def test_a_leader_does_not_depend_on_the_list_of_its_view(
+        self, happens: Trouble, within: float
+    ) -> None:
+        """If that list fails or takes too long, the leader lists the Jobs itself."""
+        world = World(forever())
+        other, replica = world.replica("other"), world.replica()
+        async with other.watching():
+            (job,) = await waiting(other, 1)
+        replica.wire.trouble = when(lambda request: request.verb == "list", happens, 1)
+        async with in_background(replica.observer.run()):
+            await until(lambda: replica.wire.requests)
+            async with replica.leading():
+                await until(world.starts, within=within)
+        assert world.starts() == [job]
+
+    @in_virtual_time
+    async def test_a_leader_that_waits_for_its_view_can_hand_over(self) -> None:
+        """It does not wait for the list any more once its term is about to end."""
+        replica = World().replica()
+        term = new_term("a")
+        replica.wire.trouble = when(lambda request: request.verb == "list", silence, 1)
+        async with in_background(replica.observer.run()):
+            await until(lambda: replica.wire.requests)
+            async with replica.leading(term):
+                await asyncio.sleep(1)
+                term.closing.set()
+                await until(term.finished.is_set, within=1)
 
 
 class TestHandingOver:
