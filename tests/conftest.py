@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,6 +94,25 @@ def pytest_collection_finish() -> None:
 def pytest_sessionstart() -> None:
     """Let SIGTERM (a `timeout`, a cancelled CI job) end the fixtures too, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo the configuration of logging by a command that a test runs in this process.
+
+    Loggers would go on writing to the stderr of that test, which pytest has closed.
+    """
+    before, configure = structlog.get_config(), structlog.configure
+
+    def configure_without_cache(**settings: Any) -> None:
+        configure(**settings | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_without_cache)
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    yield
+    configure(**before)
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(False)  # noqa: FBT003 - signature of the library
 
 
 @pytest.fixture(scope="session")

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import textwrap
-import threading
-from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from openfero_gitops.cli import log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    """Restore the configuration that the other tests have."""
-    before = structlog.get_config()
-    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
-    yield
-    structlog.configure(**before)
-    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
-    logging.captureWarnings(False)  # noqa: FBT003 - signature of the library
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
