@@ -353,7 +353,7 @@ class ControlPlane:
         self._signal(name, signal.SIGCONT)
 
     def request(
-        self, method: str, path: str, body: object = None, *, patience: float = 5
+        self, method: str, path: str, body: object = None, *, patience: float = 60
     ) -> tuple[int, Any]:
         """Ask the API server as admin; return HTTP status and decoded answer.
 

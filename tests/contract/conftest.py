@@ -87,7 +87,7 @@ async def namespace_of(api: ApiServer) -> AsyncIterator[str]:
         yield name
         return
     await api._request("POST", "/api/v1/namespaces", 10, {"metadata": {"name": name}})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await until_exists(api, SERVICE_ACCOUNTS, name, "default")
         await until_exists(api, CONFIG_MAPS, name, "kube-root-ca.crt")
     yield name
@@ -124,7 +124,7 @@ def compact(api: ApiServer, request: pytest.FixtureRequest) -> Callable[[str], N
             f"http://127.0.0.1:{port}/v3/kv/compaction",
             json.dumps({"revision": version, "physical": True}).encode(),
         )
-        with urllib.request.urlopen(compaction, timeout=10) as response:
+        with urllib.request.urlopen(compaction, timeout=60) as response:
             response.read()
 
     return compact_etcd

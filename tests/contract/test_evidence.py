@@ -24,7 +24,7 @@ async def test_evidence_of_a_job_that_failed(api: ApiServer, ns: str) -> None:
     """The Job with its Pod template, its Pods with exit codes, Events, and the end of its log."""
     played = {"fail": "true", "exit-code": "3", "message": "no disk"}
     created = (await api.create(JOBS, ns, job("heal", played, suspend=False))).object
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             stored = await api.get(JOBS, ns, "heal")
             if stored["status"].get("failed"):

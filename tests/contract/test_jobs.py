@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,24 @@ def condition(current: Object, kind: str) -> Object:
 
 
 async def until(
-    api: ApiServer, ns: str, name: str, fits: Callable[[Object], Any], patience: float = 120
+    api: ApiServer,
+    ns: str,
+    name: str,
+    fits: Callable[[Object], Any],
+    *,
+    after: Object | None = None,
+    patience: float = 120,
 ) -> Object:
-    """Wait until a Job satisfies a predicate."""
+    """Wait until a Job satisfies a predicate.
+
+    No state after a given one is missed, however short it was.
+    """
     async with asyncio.timeout(patience):
         while True:
-            current = await api.get(JOBS, ns, name)
+            current = after or await api.get(JOBS, ns, name)
             if fits(current):
                 return current
+            after = None
             since = current["metadata"]["resourceVersion"]
             watch = api.watch(JOBS, ns, resource_version=since, timeout=patience)
             async with aclosing(watch) as events:
@@ -62,9 +73,17 @@ async def pods_of(api: ApiServer, ns: str, name: str) -> list[Object]:
 
 async def until_gone(api: ApiServer, ns: str, name: str) -> None:
     """Wait until a Job has no Pods."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while await pods_of(api, ns, name):  # noqa: ASYNC110, no event reports it
             await asyncio.sleep(0.05)
+
+
+async def until_deleted(api: ApiServer, ns: str, name: str) -> None:
+    """Wait until a Job does not exist."""
+    async with asyncio.timeout(120):
+        with contextlib.suppress(NotFound):
+            while await api.get(JOBS, ns, name):  # noqa: ASYNC110, no event reports it
+                await asyncio.sleep(0.05)
 
 
 async def test_suspended_job(api: ApiServer, ns: str) -> None:
@@ -81,9 +100,11 @@ async def test_suspended_job(api: ApiServer, ns: str) -> None:
 async def test_unsuspended_job_completes(api: ApiServer, ns: str) -> None:
     """A Job that is unsuspended starts, runs one Pod and completes."""
     await api.create(JOBS, ns, job("heal", {"run-for": "300ms"}))
-    await until(api, ns, "heal", lambda each: condition(each, "Suspended"))
+    made = await until(api, ns, "heal", lambda each: condition(each, "Suspended"))
     await suspend(api, ns, "heal", value=False)
-    running = await until(api, ns, "heal", lambda each: each["status"].get("active") == 1)
+    running = await until(
+        api, ns, "heal", lambda each: each["status"].get("active") == 1, after=made
+    )
     assert running["status"]["startTime"]
     assert condition(running, "Suspended") == {}
     done = await until(api, ns, "heal", lambda each: condition(each, "Complete"))
@@ -138,9 +159,9 @@ async def test_pod_that_stops_slowly(api: ApiServer, ns: str) -> None:
     """While the Pod of a suspended Job stops, it is counted as terminating; then it is deleted."""
     played = {"run-for": "forever", "stop-for": "2s"}
     await api.create(JOBS, ns, job("heal", played, suspend=False))
-    await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
+    ready = await until(api, ns, "heal", lambda each: each["status"].get("ready") == 1)
     await suspend(api, ns, "heal", value=True)
-    await until(api, ns, "heal", lambda each: each["status"].get("terminating") == 1)
+    await until(api, ns, "heal", lambda each: each["status"].get("terminating") == 1, after=ready)
     await until(api, ns, "heal", lambda each: not each["status"].get("terminating"))
     await until_gone(api, ns, "heal")
 
@@ -170,15 +191,13 @@ async def test_finished_job_expires(api: ApiServer, ns: str) -> None:
     """A finished Job is deleted with its Pods after its TTL; raising the TTL postpones that."""
     played = {"run-for": "100ms"}
     await api.create(JOBS, ns, job("soon", played, suspend=False, ttlSecondsAfterFinished=1))
-    await api.create(JOBS, ns, job("later", played, suspend=False, ttlSecondsAfterFinished=2))
-    await until(api, ns, "soon", lambda each: condition(each, "Complete"))
+    await api.create(JOBS, ns, job("later", played, suspend=False, ttlSecondsAfterFinished=4))
     await until(api, ns, "later", lambda each: condition(each, "Complete"))
     raised = {"op": "replace", "path": "/spec/ttlSecondsAfterFinished", "value": 600}
     await api.patch(JOBS, ns, "later", [raised])
+    await asyncio.sleep(4)
+    await until_deleted(api, ns, "soon")
     await until_gone(api, ns, "soon")
-    await asyncio.sleep(2)
-    with pytest.raises(NotFound):
-        await api.get(JOBS, ns, "soon")
     assert condition(await api.get(JOBS, ns, "later"), "Complete")
 
 

@@ -45,7 +45,7 @@ async def test_lines_and_limits(api: ApiServer, ns: str) -> None:
 async def start(api: ApiServer, ns: str, **played: str) -> Object:
     """Start a Job that does not end; return its Pod, whose container runs."""
     await api.create(JOBS, ns, job("heal", {"run-for": "forever", **played}, suspend=False))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             for pod in (await api.list(PODS, ns)).items:
                 if pod["status"].get("phase") == "Running":

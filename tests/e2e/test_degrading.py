@@ -212,7 +212,7 @@ def test_an_expired_watch_begins_with_a_list(gateway: Gateway, replica: Replica)
     gateway.break_watches()
     assert replica.deliver(alert("Here", host="expired"))[0] == 200
     replica.wait_for(is_healed(replica, "expired"))
-    assert expired == 4
+    replica.wait_for(lambda: expired == 4)
     replica.wait_for(lambda: readiness(replica) == (200, {}))
 
 
@@ -220,7 +220,7 @@ def test_a_stalled_watch_is_detected(gateway: Gateway, replica: Replica) -> None
     """A watch without an event for a Job that was created is replaced by a new list."""
     gateway.silence()
     assert replica.deliver(alert("Here", host="silent"))[0] == 200
-    replica.wait_for(is_healed(replica, "silent"), 120)
+    replica.wait_for(is_healed(replica, "silent"), 300)
     assert "the watch is stalled" in replica.process.output
     # Watches that began meanwhile stay silent.
     gateway.speak()

@@ -111,7 +111,7 @@ class Story:
         """Return when every Job has its effect in the API server."""
 
         def look() -> bool:
-            jobs = self._plane.request("GET", JOBS_PATH, patience=60)[1]["items"]
+            jobs = self._plane.request("GET", JOBS_PATH)[1]["items"]
             ours = [job for job in jobs if job["metadata"]["labels"][keys.ALERT] == self._name]
             return all(keys.EFFECT in job["metadata"]["annotations"] for job in ours)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.events import listening
-from tests.support.replica import Replica, alert, operario
+from tests.support.replica import PATIENCE_SECONDS, Replica, alert, operario
 from tests.support.repository import Repository
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ async def test_what_happens_is_streamed_until_the_replica_stops(
 ) -> None:
     """A Job's start, an alert without a Job and a new revision are events; SIGTERM ends the stream.
 
-    It ends at once, although deliveries are still accepted for some seconds.
+    It ends at once, although deliveries are still accepted for half an hour.
     """
     repository = Repository(tmp_path / "operarios")
     repository.write("hostdown.json", operario("HostDown"))
@@ -45,11 +44,11 @@ async def test_what_happens_is_streamed_until_the_replica_stops(
         kubeconfig=kubeconfig,
         namespace=namespace,
         repository=repository.url,
-        shutdown_delay="5s",
+        shutdown_delay="30m",
     )
     with replica:
         await asyncio.to_thread(replica.wait_for, lambda: replica.leads)
-        async with asyncio.timeout(60), listening(replica.port) as client:
+        async with asyncio.timeout(PATIENCE_SECONDS), listening(replica.port) as client:
             status, answer = await asyncio.to_thread(
                 replica.deliver, alert("HostDown", host="a"), alert("Unknown", host="b")
             )
@@ -57,17 +56,18 @@ async def test_what_happens_is_streamed_until_the_replica_stops(
             job = next(item["job"] for item in answer["items"] if item.get("job"))
             started = await find(client, "remediation", job=job, phase="Running")
             assert started.data["operario"] == "openfero-hostdown-firing"
-        async with asyncio.timeout(60), listening(replica.port) as client:
+        async with asyncio.timeout(PATIENCE_SECONDS), listening(replica.port) as client:
             await asyncio.to_thread(replica.deliver, alert("Unknown", host="c"))
             heard = await find(client, "alert", alert="Unknown")
             assert heard.data["reason"] == "no-operario"
             repository.write("other.json", operario("Other"))
             commit = repository.commit("Another operario")
         # What comes while the client is not connected is not lost.
-        async with asyncio.timeout(60), listening(replica.port, last_id=heard.id) as client:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            listening(replica.port, last_id=heard.id) as client,
+        ):
             await find(client, "sync", result="activated", commit=commit)
-            began = time.monotonic()
             replica.process.signal(signal.SIGTERM)
             while await client.next() is not None:
                 pass
-            assert time.monotonic() - began < 4

@@ -126,9 +126,9 @@ def test_a_server_that_wants_no_request_gets_none(
             ref="main",
         ) as replica,
     ):
+        begun = time.monotonic()  # before the answer from which the seconds are counted
         server.refusal = (429, {"Retry-After": str(WAIT_SECONDS)}, "")
         replica.wait_for(lambda: failures(replica))
-        begun = time.monotonic()
         asked = len(server.hosts)
         repository.write("web.json", operario("WebDown", note="2"))
         repository.commit("Second")

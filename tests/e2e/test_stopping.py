@@ -67,7 +67,8 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
             assert serving["message"] == ("this replica is stopping, but still accepts deliveries")
             deliveries = 0
             taken_over = False
-            while time.monotonic() - sent < DELAY_SECONDS - 4:
+            # (If the Lease were not released, a delivery would fail after the delay.)
+            while not taken_over or time.monotonic() - sent < DELAY_SECONDS - 4:
                 code, answer = first.deliver(alert("HostDown", host=f"h{deliveries}"))
                 assert code == 200, answer
                 deliveries += 1
@@ -75,8 +76,6 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
                 time.sleep(0.05)
             with urllib.request.urlopen(f"{first.url}/livez", timeout=PATIENCE_SECONDS) as answer:
                 assert answer.headers["Connection"] == "close"
-            assert deliveries > 1
-            assert taken_over, "the Lease is released before the delay has passed"
             assert first.process.wait() == 0
             assert time.monotonic() - sent >= DELAY_SECONDS
             items = second.get("/api/remediations?limit=1000")["items"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,7 +188,5 @@ def test_a_stolen_lease_is_reported_and_alerts_still_have_jobs(
     kubectl("delete", *LEASE, "-n", shared_namespace)
     for replica in replicas:
         replica.process.start()
-    began = time.monotonic()
     replicas[0].wait_for(lambda: admitted(job()))
-    assert time.monotonic() - began < 60
     wait_for_one(replicas)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.cli import main
-from openfero_gitops.commands.control import pause
+from openfero_gitops.commands.control import PauseChange, pause
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
@@ -79,15 +79,12 @@ def fleet(
 
 def test_a_pause_ends_by_itself_on_every_replica(fleet: Fleet, kubectl: Kubectl) -> None:
     """Who, why and until when is in the API of each replica; then the waiting Job starts."""
-    change = asyncio.run(
-        pause(
-            fleet.kubeconfig,
-            fleet.namespace,
-            120,
-            duration=timedelta(seconds=12),
-            reason="database migration",
-        )
-    )
+
+    def pause_for(duration: timedelta) -> PauseChange:
+        where = (fleet.kubeconfig, fleet.namespace, 120)
+        return asyncio.run(pause(*where, duration=duration, reason="database migration"))
+
+    change = pause_for(timedelta(hours=1))
     assert change.until is not None
     assert str(change).endswith(f"until {change.until:%Y-%m-%dT%H:%M:%SZ}: database migration")
     for replica in fleet.replicas:
@@ -95,21 +92,27 @@ def test_a_pause_ends_by_itself_on_every_replica(fleet: Fleet, kubectl: Kubectl)
         assert (shown["by"], shown["reason"]) == (change.by, "database migration")
         assert shown["until"] == f"{change.until:%Y-%m-%dT%H:%M:%S.%fZ}"
         assert "database migration" in replica.read("/")
-    members = pause_members(fleet, kubectl)
     job = fleet.leader.remediate("Quick", "during the pause", "Waiting")
     message = fleet.leader.remediation(job)["message"]
     assert "database migration; run `openfero-gitops resume`" in message
+    # Everything above happens during the pause, however slow the machine is.
+    change = pause_for(timedelta(seconds=5))
+    assert change.until is not None
+    members = pause_members(fleet, kubectl)
     fleet.leader.wait_for(lambda: fleet.leader.remediation(job)["phase"] == "Succeeded")
     stored = kubectl.json("get", "job", job, "-n", fleet.namespace)
     admitted_at = stored["metadata"]["annotations"]["openfero.io/admitted-at"]
     late = datetime.fromisoformat(admitted_at) - change.until
-    assert timedelta(0) <= late < timedelta(seconds=30)
+    assert timedelta(0) <= late < timedelta(minutes=2)
     for replica in fleet.replicas:
         assert replica.get("/api/about")["pause"] is None
     assert pause_members(fleet, kubectl) == members
-    events = kubectl.json("get", "events.events.k8s.io", "-n", fleet.namespace)["items"]
-    about = [e for e in events if e["regarding"]["name"] == "openfero-control"]
-    assert {event["reason"] for event in about} >= {"Paused", "Resumed"}
+
+    def reasons() -> set[str]:
+        events = kubectl.json("get", "events.events.k8s.io", "-n", fleet.namespace)["items"]
+        return {e["reason"] for e in events if e["regarding"]["name"] == "openfero-control"}
+
+    fleet.leader.wait_for(lambda: reasons() >= {"Paused", "Resumed"})
 
 
 def test_sync_reports_the_commit_of_every_replica(
@@ -170,7 +173,8 @@ def test_the_absence_of_the_watchdog_degrades_every_replica(fleet: Fleet, kubect
             assert restarted.get("/api/sync")["origin"] == "mirror"
             restarted.wait_for(lambda: delivered_at(restarted) > 0)
             assert delivered_at(restarted) == delivered_at(receiver)
-            assert watchdog_message(restarted) == ""
+            receiver.deliver(alert("Watchdog"))  # the start may have taken longer than `within`
+            restarted.wait_for(lambda: not watchdog_message(restarted))
     finally:
         away.rename(fleet.repository.folder)
 

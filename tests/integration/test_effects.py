@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "default"
-PATIENCE = 120.0
+PATIENCE = 300.0
 HOUR = timedelta(hours=1)
 PODS = ("healed", "early", "still-firing", "silenced")
 

@@ -453,7 +453,7 @@ class TestTwoReplicas:
         leader, follower = replicas.pair()
         leader.signal(signal.SIGUSR1)
         crashed = leader.first("end")
-        assert follower.first("write") - crashed < 2
+        assert follower.first("write") - crashed < 2 + STALL
         until(lambda: leader.status()["holder"] == "beta", "the crashed one to know its leader")
         assert lease_of(kubectl, namespace)["spec"]["holderIdentity"] == "beta"
         follower.signal(signal.SIGTERM)
@@ -468,19 +468,19 @@ class TestLease:
         self, replicas: Replicas, kubectl: Kubectl, namespace: str
     ) -> None:
         """However old its times are, its duration counts from when it was first seen."""
-        held = foreign_lease(leaseDurationSeconds=2, leaseTransitions=41)
+        held = foreign_lease(leaseDurationSeconds=4, leaseTransitions=41)
         kubectl.create(namespace, held)
         replica = replicas.start("alpha")
         replica.first("standing")
-        # As long as the other tool renews it, it is respected.
-        for count in range(4):
+        # As long as the other tool renews it, it is respected. (kubectl may take a second.)
+        for count in range(5):
             time.sleep(1)
             renewed = {"spec": {"renewTime": f"2001-01-01T00:00:0{count + 1}.000000Z"}}
             change(kubectl, namespace, renewed)
         silent = time.monotonic()
         assert not replica.times("begin")
         assert replica.status()["holder"] == "somebody-else"
-        assert silent + 1 < replica.first("begin") < silent + 2 + RETRY * 1.5 + STALL
+        assert silent + 3 < replica.first("begin") < silent + 4 + RETRY * 1.5 + STALL
         lease = lease_of(kubectl, namespace)
         assert lease["metadata"]["labels"]["example.org/team"] == "night-shift"
         assert lease["metadata"]["annotations"]["example.org/note"] == "kept"
@@ -524,7 +524,7 @@ class TestLease:
         assert not second.times("begin")
         killed = time.monotonic()
         first.signal(signal.SIGKILL)
-        assert second.first("write") - killed < LEASE + 3
+        assert second.first("write") - killed < LEASE + 3 + STALL
 
 
 class TestApiServer:
@@ -588,7 +588,7 @@ def test_client_go_alternates_with_us(tmp_path: Path, plane: ControlPlane) -> No
         assert len(replica.times("begin")) == 1
         began_waiting = time.monotonic()
         replica.signal(signal.SIGTERM)
-        until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again", LEASE)
+        until(lambda: holder() not in ("", "alpha"), "kube-scheduler to lead again")
         assert replica.times("end")[0] > began_waiting > begun
         plane.stop_component(SCHEDULER)
         assert keys.SETTLED in plane.request("GET", path)[1]["metadata"]["annotations"]

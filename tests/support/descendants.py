@@ -22,7 +22,7 @@ def descendants(pid: int | None = None) -> set[int]:
     return below
 
 
-def wait_gone(pids: set[int], patience: float = 5) -> set[int]:
+def wait_gone(pids: set[int], patience: float = 60) -> set[int]:
     """Wait until processes are gone, and return those that still exist.
 
     A zombie is gone once it is init's to reap.
