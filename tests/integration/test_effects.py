@@ -16,7 +16,7 @@ from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.operario import Options
-from openfero_gitops.domain.timestamp import format_seconds
+from openfero_gitops.domain.timestamp import format_seconds, parse_time
 from tests.cluster.controlplane import COMPONENTS
 from tests.support import build
 from tests.support.workers import Replica, in_background, new_term, pods_of, resolved, until
@@ -71,14 +71,16 @@ async def _lead(replica: Replica) -> None:
 
 
 async def complete(plane: ControlPlane, key: JobKey) -> None:
-    """End a Job as the Job controller does."""
+    """End a Job as the Job controller does, which started it when it was admitted."""
     path = f"/apis/batch/v1/namespaces/{key.namespace}/jobs/{key.name}"
     while True:
         _, job = await asyncio.to_thread(plane.request, "GET", path)
+        admitted_at = parse_time(job["metadata"]["annotations"][keys.ADMITTED_AT])
+        assert admitted_at is not None
         now = format_seconds(datetime.now(UTC))
         condition = {"status": "True", "lastTransitionTime": now, "lastProbeTime": now}
         job["status"] = {
-            "startTime": now,
+            "startTime": format_seconds(admitted_at),
             "completionTime": now,
             "succeeded": 1,
             "ready": 0,
