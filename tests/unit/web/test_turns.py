@@ -34,10 +34,14 @@ async def test_others_have_the_event_loop_between_turns() -> None:
 async def test_an_answer_does_not_wait_for_the_pause() -> None:
     """The pause after a turn holds up the next turn only."""
     turns = Turns()
-    started = time.perf_counter()
-    async with turns.take(make_mocked_request("GET", "/")):
-        time.sleep(0.2)  # noqa: ASYNC251 - what a page keeps the event loop busy
-    assert time.perf_counter() - started < 0.35
+
+    async def answer() -> None:
+        async with turns.take(make_mocked_request("GET", "/")):
+            time.sleep(0.2)  # noqa: ASYNC251 - what a page keeps the event loop busy
+
+    answering = asyncio.create_task(answer())
+    await asyncio.sleep(0)
+    assert answering.done()
 
 
 async def test_too_many_are_refused_and_those_that_leave_make_room() -> None:
@@ -57,7 +61,7 @@ async def test_too_many_are_refused_and_those_that_leave_make_room() -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(ZeroDivisionError):
             async with turns.take(request):
                 raise ZeroDivisionError

@@ -444,7 +444,7 @@ async def test_a_sender_that_never_ends_its_body() -> None:
         async with webhook(inbox, counts=counts, patience=0.3) as client:
             port = client.server.port
             assert port
-            answer = await say(port, HEAD + b"Content-Length: 5000\r\n\r\n" + BODY, patience=2)
+            answer = await say(port, HEAD + b"Content-Length: 5000\r\n\r\n" + BODY)
     assert answer.startswith(b"HTTP/1.1 503 ")
     body = problem(answer.partition(b"\r\n\r\n")[2], 503)
     assert body["detail"] == "the delivery was not processed within 0.3 s; repeat it"

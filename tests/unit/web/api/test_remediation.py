@@ -211,7 +211,7 @@ async def test_followers_end_with_the_client_and_with_the_server() -> None:
     server = local_server(state=busy(NOW), evidence=EvidenceReader(reader, reader.verify))
     await server.start()
     address = f"http://{server.bound[0]}{path_of(Phase.FAILED)}/log?follow=true"
-    async with asyncio.timeout(5), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         for _ in range(2):
             answer = await session.get(address)
             assert await answer.content.readline() == b"begun\n"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import resource
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ BODY = json.dumps(group(alert("HostDown"))).encode()
 POST = b"POST /alerts HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 DELIVERY = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 #: Seconds that an ordinary request may take while others misbehave.
-PATIENCE = 10.0
+PATIENCE = 60.0
 ATTACKER = "127.0.0.2"
 OTHER_ATTACKER = "127.0.0.3"
 
@@ -353,13 +354,13 @@ async def test_a_reader_that_stops(https: bool, tmp_path: Path) -> None:  # noqa
 
 async def test_a_reader_that_is_merely_slow() -> None:
     """An answer that is read slowly but steadily arrives completely."""
-    async with serving(SHORT, state=large()) as stage:
+    async with serving(replace(SHORT, unread_seconds=1.5), state=large()) as stage:
         peer = await stage.attack(ATTACKER, READ_ALL.replace(b"1.1", b"1.0"), limit=2**16)
         received = 0
         async with asyncio.timeout(60):
             while more := await peer.reader.read(2**16):
                 received += len(more)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.045)
         assert received > 3_000_000
         assert stage.counts.dropped == []
         await peer.close()
@@ -380,23 +381,23 @@ async def test_many_readers_take_turns() -> None:
     """Many requests for long lists do not keep the event loop from other clients meanwhile."""
     async with serving(LONG, state=large()) as stage:
         peers = [await stage.attack(ATTACKER, limit=1000) for _ in range(10)]
-        loop, longest = asyncio.get_running_loop(), 0.0
+        longest = 0.0
 
         async def watch() -> None:
             nonlocal longest
             while True:
-                before = loop.time()
+                before = time.process_time()
                 await asyncio.sleep(0)
-                longest = max(longest, loop.time() - before)
+                longest = max(longest, time.process_time() - before)
 
-        began = loop.time()
+        began = time.process_time()
         watching = asyncio.create_task(watch())
         for peer in peers:
             peer.writer.write(READ_ALL)
         for peer in peers:
             assert await peer.reader.readline() == b"HTTP/1.1 200 OK\r\n"
         watching.cancel()
-        assert longest < (loop.time() - began) / 3
+        assert longest < (time.process_time() - began) / 3
         for peer in peers:
             await peer.close()
 
