@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup, escape
-from pygments.lexers.data import JsonLexer, YamlLexer
 from pygments.token import Comment, Keyword, Literal, Name, Number, String
 
 from openfero_gitops.web.formats import visible
@@ -19,6 +18,7 @@ from openfero_gitops.web.formats import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pygments.lexer import Lexer
     from pygments.token import _TokenType
 
 #: Longer texts are cut: nobody reads them on a page, and highlighting takes 2 s per MiB.
@@ -37,10 +37,6 @@ _CLASSES: Final = (
     (Keyword, "constant"),
     (Name, "anchor"),
 )
-_LEXERS: Final = {
-    "yaml": YamlLexer(ensurenl=False, stripnl=False),
-    "json": JsonLexer(ensurenl=False, stripnl=False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +88,18 @@ def _beginning(text: str) -> tuple[list[str], bool]:
 
 
 def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
-    tokens = _LEXERS[language].get_tokens(text)
+    tokens = _lexer(language).get_tokens(text)
     for style, group in groupby(tokens, key=lambda token: _class_of(token[0])):
         yield style, "".join(value for _, value in group)
+
+
+@cache
+def _lexer(language: str) -> Lexer:
+    """Make a lexer when it is first needed: importing and making them takes 20 ms."""
+    from pygments.lexers.data import JsonLexer, YamlLexer  # noqa: PLC0415
+
+    kind = JsonLexer if language == "json" else YamlLexer
+    return kind(ensurenl=False, stripnl=False)
 
 
 @cache

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Characters that XML 1.0 cannot contain, not even as a reference.
-_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Characters that XML 1.0 cannot contain, not even as a reference. Compiling this takes 8 ms.
+_NO_XML: Final = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +79,4 @@ def _quoted(value: str) -> str:
 
 def _text(value: str) -> str:
     """Escape text for XML; characters that XML cannot contain are replaced."""
-    return html.escape(_NO_XML.sub("\ufffd", value))
+    return html.escape(re.sub(_NO_XML, "\ufffd", value))

@@ -60,6 +60,7 @@ class Shape(BaseModel):
         serialize_by_alias=True,
         frozen=True,
         extra="forbid",
+        defer_build=True,
     )
 
 

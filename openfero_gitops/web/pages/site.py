@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from openfero_gitops.domain.duration import format_duration
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from aiohttp.typedefs import Handler
+    from jinja2 import Environment
     from multidict import MultiMapping
 
     from openfero_gitops.web.auth import Caller, Guard
@@ -298,8 +298,7 @@ class Site:
             "page_counts": visit.attention.counts,
             "still": False,
         }
-        render = _templates().get_template(template).render
-        return await asyncio.to_thread(render, common | dict(variables))
+        return await asyncio.to_thread(_draw, template, common | dict(variables))
 
     async def _asset(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -357,9 +356,18 @@ def _read_assets() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files} | {"style.css": styles}
 
 
+def _draw(template: str, variables: Mapping[str, Any]) -> str:
+    return _templates().get_template(template).render(variables)
+
+
 @cache
 def _templates() -> Environment:
-    """Load and compile the templates, once per process."""
+    """Return the templates; each is compiled at the first request that needs it.
+
+    The library is imported then, too.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
     templates = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,

@@ -60,24 +60,25 @@ class FetchFailure:
 class WordRule:
     """What failed where a text matches a pattern."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     failure: FetchFailure
 
 
 def rules(*given: tuple[str, Stage, str], lasting: bool = False) -> tuple[WordRule, ...]:
-    """Make rules of patterns, stages and advice; case is ignored, and `^` begins any line."""
+    """Make rules of patterns, stages and advice; case is ignored, and `^` begins any line.
+
+    The patterns are compiled when something has failed, not at each start.
+    """
     return tuple(
-        WordRule(
-            re.compile(pattern, re.IGNORECASE | re.MULTILINE),
-            FetchFailure(stage, advice, lasting=lasting),
-        )
+        WordRule(pattern, FetchFailure(stage, advice, lasting=lasting))
         for pattern, stage, advice in given
     )
 
 
 def first_match(given: Iterable[WordRule], text: str) -> FetchFailure | None:
     """Return the failure of the first rule that matches; None if none does."""
-    return next((rule.failure for rule in given if rule.pattern.search(text)), None)
+    flags = re.IGNORECASE | re.MULTILINE
+    return next((rule.failure for rule in given if re.search(rule.pattern, text, flags)), None)
 
 
 CUT: Final = FetchFailure(
