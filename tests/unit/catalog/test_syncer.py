@@ -765,9 +765,9 @@ class TestSchedule:
         schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
-            await until(lambda: len(runs) == 1, within=5)
+            await until(lambda: len(runs) == 1)
             schedule.now()
-            await until(lambda: len(runs) == 2, within=5)
+            await until(lambda: len(runs) == 2)
         finally:
             schedule.stop()
             await asyncio.sleep(0.01)
@@ -786,12 +786,12 @@ class TestSchedule:
         schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
-            await until(lambda: runs == ["begins"], within=5)
+            await until(lambda: runs == ["begins"])
             schedule.now()
             await asyncio.sleep(0.1)
             assert runs == ["begins"]
             go_on.set()
-            await until(lambda: runs == ["begins", "ends"] * 2, within=5)
+            await until(lambda: runs == ["begins", "ends"] * 2)
         finally:
             schedule.stop()
             await asyncio.sleep(0.01)
@@ -807,7 +807,7 @@ class TestSchedule:
         schedule = Schedule(work, lambda: delays[len(runs)])
         schedule.start()
         try:
-            await until(lambda: len(runs) == 2, within=5)
+            await until(lambda: len(runs) == 2)
             await asyncio.sleep(0.1)
             assert len(runs) == 2
         finally:
@@ -825,10 +825,10 @@ class TestSchedule:
         schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
-            await until(lambda: len(runs) == 1, within=5)
+            await until(lambda: len(runs) == 1)
             for _ in range(100):
                 schedule.now()
-            await until(lambda: len(runs) == 2, within=5)
+            await until(lambda: len(runs) == 2)
             await asyncio.sleep(0.5)
             assert len(runs) == 2
         finally:
@@ -846,9 +846,9 @@ class TestSchedule:
         schedule = Schedule(work, lambda: timedelta(hours=1))
         schedule.start()
         try:
-            await until(lambda: len(runs) == 1, within=5)
+            await until(lambda: len(runs) == 1)
             schedule.now()
-            await until(lambda: len(runs) == 2, within=5)
+            await until(lambda: len(runs) == 2)
         finally:
             schedule.stop()
             await asyncio.sleep(0.01)
@@ -868,7 +868,7 @@ class TestSchedule:
         await asyncio.sleep(0.05)
         schedule.stop()
         schedule.stop()
-        await until(lambda: ended, within=5)
+        await until(lambda: ended)
         await asyncio.sleep(0.01)
         schedule.stop()
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

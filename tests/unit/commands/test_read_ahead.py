@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,13 +91,18 @@ async def test_a_cancelled_command_reads_no_further_files(monkeypatch: pytest.Mo
     """It waits for its processes, which read what they have begun."""
     files = snapshot_with_problems().files
     loop = asyncio.get_running_loop()
+    stopping = threading.Event()
     remembered = []
+
+    def cancel() -> None:
+        command.cancel()
+        loop.call_later(0.1, stopping.set)
 
     class Cancelling(FileMemo):
         def remember(self, file: SourceFile, _reading: FileReading) -> None:
             remembered.append(file)
-            loop.call_soon_threadsafe(command.cancel)
-            time.sleep(0.5)  # until `stop` is set
+            loop.call_soon_threadsafe(cancel)
+            assert stopping.wait(60)
 
     monkeypatch.setattr(module, "usable_processes", lambda _: 2)
     monkeypatch.setattr(module, "_FILES_PER_TASK", 1)

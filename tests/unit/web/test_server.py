@@ -26,6 +26,7 @@ from tests.support.certificates import Authority
 from tests.support.process import free_port
 from tests.support.replica import alert, group
 from tests.support.serving import Inbox, local_server, nothing_left, problem, say
+from tests.support.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -273,8 +274,7 @@ async def test_what_is_under_way_is_finished() -> None:
     delivery = asyncio.create_task(
         send("POST", f"http://127.0.0.1:{server.bound[0].port}/alerts", json=BODY)
     )
-    await asyncio.sleep(0.2)
-    assert len(inbox.groups) == 1
+    await until(lambda: inbox.groups)
     await server.stop()
     assert (await delivery)[0] == 200
     assert inbox.cut_off == 0

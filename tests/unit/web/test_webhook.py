@@ -26,6 +26,7 @@ from openfero_gitops.web.webhook import TIMEOUT_SECONDS, Intake, add_webhook
 from tests.support.depth import scaled
 from tests.support.replica import alert, group
 from tests.support.serving import OPEN, PROBLEM, Inbox, created, problem, say, serving
+from tests.support.workers import until
 
 if TYPE_CHECKING:
     import contextlib
@@ -538,7 +539,7 @@ async def test_a_sender_that_does_not_wait() -> None:
             assert port
             length = b"Content-Length: %d\r\n\r\n" % len(BODY)
             await say(port, HEAD + length + BODY, patience=0.05)
-            await asyncio.sleep(0.2)
+            await until(lambda: log)
     assert (len(inbox.groups), inbox.cut_off) == (1, 0)
     assert [line["event"] for line in log] == ["delivery"]
 
