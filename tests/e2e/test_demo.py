@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-PATIENCE = 150  # seconds
+PATIENCE = 600  # seconds
 
 
 def run_demo(argv: list[str], env: Mapping[str, str]) -> str:

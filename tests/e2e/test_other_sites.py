@@ -99,7 +99,7 @@ async def evil(browser: Browser, url: str) -> AsyncIterator[Page]:
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     context = await browser.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     page = await context.new_page()
     await page.goto(f"http://{EVIL}:{port}/")
     yield page

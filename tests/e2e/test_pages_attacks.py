@@ -19,6 +19,7 @@ from tests.support.chromium import chromium
 from tests.support.process import free_port
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
+from tests.support.workers import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -251,7 +252,7 @@ async def test_the_policy_blocks_what_was_injected(replica: Replica, visitor: Vi
     await page.wait_for_timeout(500)
     assert not await page.evaluate("window.pwned")
     assert page.url == replica.url + "/"
-    assert len([text for text in visitor.noticed if "Content Security Policy" in text]) >= 5
+    await until(lambda: sum("Content Security Policy" in text for text in visitor.noticed) >= 5)
 
 
 async def test_no_other_site_frames_or_reads_the_pages(replica: Replica, visitor: Visitor) -> None:
@@ -272,7 +273,7 @@ async def test_no_other_site_frames_or_reads_the_pages(replica: Replica, visitor
         await page.goto(f"http://127.0.0.1:{port}/")
         for frame in page.frames[1:]:
             assert "Remediations" not in await frame.content()
-        assert any("frame-ancestors" in text for text in visitor.noticed)
+        await until(lambda: any("frame-ancestors" in text for text in visitor.noticed))
         for path in PATHS:
             with pytest.raises(Error, match="Failed to fetch"):
                 await page.evaluate(
@@ -310,7 +311,7 @@ async def test_no_address_leads_to_another_site(replica: Replica) -> None:
 
 def raw_get(replica: Replica, target: str) -> tuple[dict[str, Any], bytes]:
     """Send a GET with exactly this target; the headers in lower case, and the body."""
-    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=60)
     connection.putrequest("GET", target, skip_host=True)
     connection.putheader("Host", f"127.0.0.1:{replica.port}")
     connection.endheaders()

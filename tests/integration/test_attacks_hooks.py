@@ -58,7 +58,7 @@ def replica(
 
 def post(replica: Replica, headers: Headers, body: bytes = BODY, *, chunked: bool = False) -> int:
     """POST a hook with exactly these headers; the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=60)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/hooks/git", skip_accept_encoding=True)
         for name, value in headers:

@@ -165,7 +165,7 @@ def test_the_webhooks_listener_shows_a_pod_nothing_but_probes(
 
 
 def _status(replica: Replica, method: str, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", replica.port, timeout=60)
     connection.request(method, path, body=b"{}" if method == "POST" else None)
     status = connection.getresponse().status
     connection.close()

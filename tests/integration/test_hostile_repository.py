@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.cluster
 
 #: Seconds in which a replica ends that does nothing, on a slow machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def operario_with_problems(name: str) -> str:

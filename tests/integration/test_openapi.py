@@ -89,7 +89,7 @@ def _examine(operation: Operation, mode: GenerationMode, address: str, checks: l
             suppress_health_check=list(HealthCheck),
         )
         def examine(case: Case) -> None:
-            response = case.call(base_url=address, session=session, timeout=20)
+            response = case.call(base_url=address, session=session, timeout=60)
             case.validate_response(response, checks=checks)
 
         examine()

@@ -39,7 +39,7 @@ def push(replica: Replica, secret: str, **members: object) -> int:
     }
     request = urllib.request.Request(replica.url + "/hooks/git", body, headers)
     try:
-        with urllib.request.urlopen(request, timeout=15) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
