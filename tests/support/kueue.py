@@ -167,7 +167,7 @@ class Kueue:
 
     def apply(self, *objects: object) -> None:
         """Create or change objects, with one kubectl."""
-        self._kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(objects))
+        self._kubectl("apply", "--server-side", "--filename=-", stdin=yaml.safe_dump_all(objects))
 
     def set_quota(self, namespace: str, name: str, pods: int) -> None:
         """Change how many Pods a queue may have at once."""
