@@ -189,7 +189,7 @@ class World:
             self.wait_for(lambda at=alertmanager: not alerts_of(at, problem))
         job = self.jobs.get(name)
         self.jobs.delete(name)
-        self.wait_for(lambda: not self.remediations(problem))
+        self.wait_for(lambda: name not in [item["job"] for item in self.remediations(problem)])
 
         def earlier(value: Any) -> Any:
             return json.loads(
@@ -399,8 +399,17 @@ def test_an_operario_that_does_not_help_waits_for_a_person_or_a_change(world: Wo
     assert [item["attempt"] for item in world.remediations(USELESS) if item["admittedAt"]] == [
         1, 2, 3, 4,
     ]  # fmt: skip
-    world.repository.write("useless.json", useless("30s", rerun_after="5m", heals="yes"))
+    text = useless(f"{HEALS_WITHIN.seconds}s", rerun_after="10m", heals="yes")
+    world.repository.write("useless.json", text)
     commit = world.repository.commit("Let it help")
+    [sixth] = world.wait_for(
+        lambda: [
+            item
+            for item in world.remediations(USELESS)
+            if item["commit"] == commit and item["resolvedAt"]
+        ]
+    )
+    world.move_back(sixth, 4 * HEALS_WITHIN)
     world.wait_for(lambda: world.remediations(USELESS, effect="healed"))
     *_, fifth, sixth = world.remediations(USELESS)
     assert (sixth["commit"], sixth["attempt"], sixth["effect"]) == (commit, 6, "healed")
