@@ -132,8 +132,10 @@ def _count(counter: Counter[str | None], operario: str | None, number: int) -> N
 
 
 def _insert(groups: dict[_Key, list[Remediation]], key: _Key, remediation: Remediation) -> None:
-    jobs = groups.setdefault(key, [])
-    if jobs and remediation.order < jobs[-1].order:
+    jobs = groups.get(key)
+    if jobs is None:
+        groups[key] = [remediation]  # most have one: `append` would leave room for three more
+    elif remediation.order < jobs[-1].order:
         insort(jobs, remediation, key=_ORDER)
     else:
         jobs.append(remediation)

@@ -112,7 +112,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert, digest: bytes) -> Rem
         started_at=parse_time(annotations.get(keys.STARTED_AT)),
     )
     return Remediation(
-        key=JobKey(metadata["namespace"], metadata["name"]),
+        key=JobKey(intern(metadata["namespace"]), metadata["name"]),
         uid=metadata.get("uid", ""),
         operario=_text(annotations, keys.OPERARIUS) or job_labels.get(keys.OPERARIUS, ""),
         alertname=recorded.labels.get("alertname", ""),

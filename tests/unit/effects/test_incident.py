@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -180,3 +181,18 @@ def test_an_incident_of_the_view_is_indexed_once_until_a_job_changes() -> None:
     assert list(index.of(first).began_after(NOW - minutes(9))) == [first, second]
     alone = replace(first, incident="")
     assert list(index.of(alone).began_after(NOW - minutes(9))) == [alone]
+
+
+def test_only_the_last_incidents_of_the_view_are_kept() -> None:
+    """A leader that starts assesses every remembered Job, of as many incidents, only once."""
+    view = View()
+    jobs = [
+        remediation(f"job-{number}", labels={"alertname": f"Other{number}"}, resource_version="1")
+        for number in range(1100)
+    ]
+    for job in jobs:
+        view.apply(job)
+    index = IncidentIndex(view)
+    first, *_, last = [weakref.ref(index.of(job)) for job in jobs]
+    assert first() is None
+    assert last() is index.of(jobs[-1])
