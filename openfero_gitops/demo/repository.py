@@ -20,7 +20,7 @@ _SHORT_TIMES: Final = {
         "heals-within": "2s",
         "cooldown": "0",
         # Longer than heals-within: the effect of a run is known before the next one.
-        "rerun-after": "5s",
+        "rerun-after": "3s",
         "max-runs": "9",
     },
 }

@@ -105,11 +105,14 @@ class TestFetchingLess:
     async def test_later_commits_are_fetched(
         self, fleet: Fleet, line: list[str], opened: Callable[..., GitSource], tmp_path: Path
     ) -> None:
-        """A cache with a partial history has everything that was committed later."""
+        """A cache with a partial history has everything that was committed later.
+
+        Commits arrive one by one and ten at a time.
+        """
         source = opened(fleet.url)
         fleet.publish(line[149])
         await source.fetch()
-        for commit in line[150:]:
+        for commit in (*line[150:160], *line[169::10]):
             fleet.publish(commit)
             assert (await source.fetch()).revision.commit == commit
 
