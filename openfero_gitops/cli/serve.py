@@ -100,7 +100,7 @@ def serve(**flags: Any) -> int:
     Each flag can also be set by an environment variable (OPENFERO_GITOPS_ and the flag's name in
     capitals, with _ for -), or by a key of the YAML file that OPENFERO_GITOPS_CONFIG names.
     """
-    tune_interpreter()  # first: garbage collections took a tenth of the time of the imports
+    tune_interpreter()
     import structlog  # noqa: PLC0415
 
     from openfero_gitops.app import serve as run  # noqa: PLC0415
@@ -163,6 +163,7 @@ def demo(
     The starter repository is committed to a temporary Git repository, sample alerts arrive, an
     in-memory API server takes the Jobs through their phases, and the pages are served.
     """
+    tune_interpreter()
     from openfero_gitops.demo.story import DemoOptions, run_demo  # noqa: PLC0415
 
     log.to_stderr("console", "error")
@@ -179,7 +180,7 @@ def tune_interpreter() -> None:
     asyncio passes OpenSSL a new buffer of 256 KiB at each read, although a TLS record has at most
     16 KiB: mapping and unmapping it took a tenth of the processor time of an alert. The garbage
     collector runs after 700 new objects, which a single delivery has; hardly any of them are in
-    reference cycles.
+    reference cycles. Neither have those that imports create: call this before them.
     """
     SSLProtocol.max_size = _MAX_TLS_RECORD_BYTES
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
