@@ -45,7 +45,7 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_DIRECTORY = HERE.parents[1] / ".cluster"
 LOOPBACK = "127.0.0.1"
 NODE = "kwok-node"
-PATIENCE = 60  # seconds until a component that does not answer is given up
+PATIENCE = 300  # seconds until a component that does not answer is given up
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler")

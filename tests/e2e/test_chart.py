@@ -972,7 +972,7 @@ def test_notes_carry_a_configuration_that_alertmanager_takes(
     path = tmp_path / "alertmanager.yml"
     path.write_text(yaml.safe_dump(config))
     checked = subprocess.run(
-        [amtool, "check-config", path], capture_output=True, text=True, timeout=30, check=False
+        [amtool, "check-config", path], capture_output=True, text=True, timeout=120, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

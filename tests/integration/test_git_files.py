@@ -356,7 +356,7 @@ def test_nothing_needs_to_be_executed_from_a_folder(repository: Repository, tmp_
     folder.mkdir()
     mounted = ["unshare", "--map-root-user", "--mount", "sh", "-c", NOEXEC, "sh"]
     environment = {**os.environ, "TMPDIR": str(folder)}
-    allowed = subprocess.run([*mounted, "true"], env=environment, check=False, timeout=30)
+    allowed = subprocess.run([*mounted, "true"], env=environment, check=False, timeout=120)
     with http_server(repository.folder.parent, user="x-access-token", password=TOKEN) as server:
         command = [sys.executable, "-m", "openfero_gitops", "validate", server.url("origin")]
         ran = subprocess.run(

@@ -271,7 +271,7 @@ def test_git_agrees(repository: Repository) -> None:
     printed = subprocess.run(
         ["git", "-C", str(repository.folder), "rev-parse", "--show-object-format"],
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert printed.stdout == b"sha256\n"

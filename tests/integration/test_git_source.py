@@ -78,7 +78,7 @@ def change_owner(folder: Path, owner: int) -> None:
 
 def make_read_only(disk: Path) -> None:
     """Remount a disk read-only."""
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=10)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, timeout=60)
 
 
 async def fetch(url: str, cache: Path, **settings: Any) -> Snapshot:
@@ -1152,13 +1152,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)],
         capture_output=True,
-        timeout=10,
+        timeout=60,
         check=False,
     )
     if mounted.returncode != 0:
         missing("the right to mount a small disk", "run the tests as root")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True, timeout=10)
+    subprocess.run(["umount", str(folder)], check=True, timeout=60)
 
 
 def _overwrite(git: Path, pattern: str, where: slice) -> None:

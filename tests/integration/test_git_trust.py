@@ -105,7 +105,7 @@ def git_verification(repository: Repository, commit: str, allowed: Path) -> str:
     """Verify a commit with git, and return its message."""
     argv = ["git", "-c", f"gpg.ssh.allowedSignersFile={allowed}", "verify-commit", commit]
     verified = subprocess.run(
-        argv, cwd=repository.folder, capture_output=True, timeout=30, check=False
+        argv, cwd=repository.folder, capture_output=True, timeout=120, check=False
     )
     return verified.stderr.decode()
 
@@ -113,7 +113,9 @@ def git_verification(repository: Repository, commit: str, allowed: Path) -> str:
 def signed_as_a_file(content: str, signer: Signer) -> str:
     """Return the signature of a text that is not a commit."""
     argv = ["ssh-keygen", "-Y", "sign", "-n", "file", "-f", signer.config["user.signingKey"]]
-    made = subprocess.run(argv, input=content.encode(), capture_output=True, timeout=30, check=True)
+    made = subprocess.run(
+        argv, input=content.encode(), capture_output=True, timeout=120, check=True
+    )
     return made.stdout.decode().strip()
 
 

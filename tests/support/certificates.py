@@ -53,6 +53,6 @@ class Authority:
 
     def _run(self, *arguments: str | Path) -> None:
         ran = subprocess.run(
-            [self._openssl, *arguments], capture_output=True, text=True, timeout=30, check=False
+            [self._openssl, *arguments], capture_output=True, text=True, timeout=120, check=False
         )
         assert ran.returncode == 0, ran.stderr

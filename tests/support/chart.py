@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHART = ROOT / "charts" / "openfero-gitops"
 RELEASE = "openfero"
 NAME = "openfero-gitops"  # of the chart's objects: Deployment, Service, ServiceAccount, Roles
-PATIENCE = 90  # seconds
+PATIENCE = 300  # seconds
 
 Values = dict[str, Any]
 Object = dict[str, Any]

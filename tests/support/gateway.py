@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Rule = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 _PASSED_ON = ("Authorization", "Accept", "Accept-Encoding", "Content-Type")
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 
 async def forward(_: web.Request) -> None:

@@ -197,7 +197,7 @@ class _Backend(BaseHTTPRequestHandler):
             input=body,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=30,
+            timeout=120,
             check=False,
         ).stdout
         head, _, content = answered.partition(b"\r\n\r\n")
@@ -327,7 +327,7 @@ def make_certificates(folder: Path) -> Certificates:
 
     def openssl(*arguments: str) -> None:
         subprocess.run(
-            ["openssl", *arguments], cwd=folder, capture_output=True, timeout=30, check=True
+            ["openssl", *arguments], cwd=folder, capture_output=True, timeout=120, check=True
         )
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -425,7 +425,7 @@ def make_key(path: Path) -> None:
     """Make an ssh key pair without a passphrase."""
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
-        timeout=30,
+        timeout=120,
         check=True,
     )
 

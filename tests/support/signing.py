@@ -59,7 +59,7 @@ def fingerprint(signer: Signer, folder: Path) -> str:
     file = folder / "fingerprint.pub"
     file.write_text(signer.key + "\n")
     listing = subprocess.run(
-        ["ssh-keygen", "-l", "-f", str(file)], capture_output=True, timeout=30, check=True
+        ["ssh-keygen", "-l", "-f", str(file)], capture_output=True, timeout=120, check=True
     )
     return listing.stdout.decode().split()[1]
 
@@ -151,7 +151,7 @@ def key_ring() -> Iterator[KeyRing]:
         subprocess.run(
             ["gpgconf", f"--homedir={home}", "--kill", "all"],
             env={"PATH": os.environ["PATH"]},
-            timeout=30,
+            timeout=120,
             check=False,
         )
         shutil.rmtree(home, ignore_errors=True)

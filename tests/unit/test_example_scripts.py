@@ -449,7 +449,7 @@ class Bench:
             },
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
             cwd=self._folder,
         )

@@ -244,7 +244,7 @@ def test_promtool_finds_nothing() -> None:
         [promtool, "check", "metrics"],
         input=exposition,
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     output = (ran.stdout + ran.stderr).decode()

@@ -54,7 +54,7 @@ def pair(authority: Authority) -> tuple[bytes, bytes]:
 def openssl(content: bytes, *arguments: str) -> bytes:
     """Convert a file with openssl."""
     ran = subprocess.run(
-        ["openssl", *arguments], input=content, stdout=subprocess.PIPE, timeout=30, check=True
+        ["openssl", *arguments], input=content, stdout=subprocess.PIPE, timeout=120, check=True
     )
     return ran.stdout
 

@@ -62,7 +62,7 @@ def test_git_receives_the_same(tmp_path: Path, content: bytes, user: str, passwo
         input=b"url=https://git.example\n\n",
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
         stdout=subprocess.PIPE,
-        timeout=30,
+        timeout=120,
         check=True,
     )
 

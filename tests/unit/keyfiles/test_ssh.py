@@ -95,7 +95,7 @@ class TestPrivateKey:
         shown = subprocess.run(
             ["ssh-keygen", "-y", "-P", "", "-f", str(file)],
             stdout=subprocess.PIPE,
-            timeout=30,
+            timeout=120,
             check=True,
         )
 

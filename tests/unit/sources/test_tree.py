@@ -202,7 +202,7 @@ def test_a_blob_has_the_id_that_git_gives_it(content: bytes) -> None:
         ["git", "hash-object", "--stdin"],
         input=content,
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=True,
     )
 
