@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from openfero_gitops.effects.incident import Incident
 
@@ -10,12 +10,9 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.jobs.view import View
 
-#: The last incidents that are kept; where there are more, few Jobs belong to each.
-_MAX_INCIDENTS: Final = 1000
-
 
 class IncidentIndex:
-    """The incidents of the view, those used last indexed once until a Job changes."""
+    """The incidents of the view; those of several Jobs are indexed once until a Job changes."""
 
     def __init__(self, view: View) -> None:
         """Take the view; nothing is read yet."""
@@ -31,8 +28,10 @@ class IncidentIndex:
         if self._changes != self._view.changes:
             self._changes = self._view.changes
             self._incidents = {}
-        if digest not in self._incidents:
-            if len(self._incidents) >= _MAX_INCIDENTS:
-                del self._incidents[next(iter(self._incidents))]
-            self._incidents[digest] = Incident(self._view.of_incident(digest))
-        return self._incidents[digest]
+        incident = self._incidents.get(digest)
+        if incident is None:
+            incident = Incident(self._view.of_incident(digest))
+            # Most have one Job. No other Job needs these, and each takes 1 KiB.
+            if len(incident) > 1:
+                self._incidents[digest] = incident
+        return incident
