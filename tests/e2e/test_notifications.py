@@ -133,7 +133,7 @@ def pair(
         # Those that the example holds back.
         ("KubePodNotReady", {}, {"run_for": "15s", "fail": "true"}),
         ("KubeHpaMaxedOut", {}, {"run_for": "forever"}),
-        (HELPED["alertname"], {"openfero.io/heals-within": "1m"}, {"run_for": "3s"}),
+        (HELPED["alertname"], {"openfero.io/heals-within": "30s"}, {"run_for": "3s"}),
         *((kind.value, {}, {}) for kind in NotificationKind),
     ):
         repository.write(f"{name.lower()}.json", operario(name, annotations=options, **pod))
