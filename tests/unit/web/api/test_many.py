@@ -11,13 +11,15 @@ from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.api.operation import OPERATIONS
 from openfero_gitops.web.turns import Turns
 from tests.support.many import many
+from tests.support.measures import unit_seconds
 from tests.support.serving import OPEN, serving
 
 if TYPE_CHECKING:
     from tests.support.pages import Showcase
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
-MAX_SECONDS = 0.3
+#: Of `unit_seconds`: 0.3 s on a machine of 2026.
+MAX_UNITS = 10
 MAX_BYTES = 1024 * 1024
 
 
@@ -45,9 +47,10 @@ async def test_first_pages_of_a_large_state() -> None:
     add_api(app, state, OPEN, Turns(), now=lambda: NOW)
     paths = [o.path for o in app[OPERATIONS] if "{" not in o.path and o.method == "GET"]
     assert len(paths) > 6
+    max_seconds = MAX_UNITS * unit_seconds()
     for path in [*paths, f"/api/operarios/{state.jobs[0].operario}/stats"]:
         seconds, body = await answer_cold(state, path)
-        if seconds >= MAX_SECONDS:  # once more, because the machine may be busy
+        if seconds >= max_seconds:  # once more, because the machine may be busy
             seconds, _ = await answer_cold(state, path)
-        assert seconds < MAX_SECONDS, path
+        assert seconds < max_seconds, path
         assert len(body) < MAX_BYTES, path
