@@ -175,7 +175,8 @@ class Admitter:
         waking = asyncio.create_task(_set_after(term.closing, changed), name="wake at the end")
         try:
             await self._await_view(state, changed)
-            await self._take_over(state)
+            if not term.closing.is_set():
+                await self._take_over(state)
             while not term.closing.is_set():
                 changed.clear()
                 idle_seconds = await self._pass(state)
@@ -206,10 +207,10 @@ class Admitter:
             await asyncio.wait({waking})
 
     async def _await_view(self, state: _TermState, changed: asyncio.Event) -> None:
-        """Wait while the view lists the Jobs, as it does when a replica starts.
+        """Wait while the view lists Jobs for the first time, as it does when a replica starts.
 
-        Two lists at once would read and hold every Job twice. What the second one finds in the view
-        is not read again.
+        Two lists at once would read and hold every Job twice; a second one reads only Jobs that
+        have changed since the first.
         """
         deadline = _loop_time() + _MAX_LIST_SECONDS
         while self._view.being_listed and not state.term.closing.is_set():

@@ -79,17 +79,18 @@ class View:
 
     @property
     def being_listed(self) -> bool:
-        """Whether the feed has yet to bring the list of a namespace, and has not failed."""
+        """Whether the feed has yet to bring the first list of a namespace, and has not failed."""
         return bool(self._being_listed)
 
     def begin_lists(self) -> None:
-        """Note that the feed lists every namespace anew."""
-        self._being_listed = set(self._listed)
+        """Note that the feed lists every namespace, some of them for the first time."""
+        self._being_listed = {name for name, listed in self._listed.items() if not listed}
 
     def end_list(self, namespace: str) -> None:
         """Note that the feed has listed a namespace, or has failed to."""
-        self._being_listed.discard(namespace)
-        self._notify()
+        if namespace in self._being_listed:
+            self._being_listed.remove(namespace)
+            self._notify()
 
     def __iter__(self) -> Iterator[Remediation]:
         """Iterate over a copy of all remediations."""

@@ -408,16 +408,34 @@ class TestTakeOver:
 
     @in_virtual_time
     async def test_a_leader_that_waits_for_its_view_can_hand_over(self) -> None:
-        """It does not wait for the list any more once its term is about to end."""
+        """It does not wait for the list, nor begin one, once its term is about to end."""
         replica = World().replica()
         term = new_term("a")
-        replica.wire.trouble = when(lambda request: request.verb == "list", silence, 1)
+        replica.wire.trouble = when(lambda request: request.verb == "list", silence)
         async with in_background(replica.observer.run()):
             await until(lambda: replica.wire.requests)
             async with replica.leading(term):
                 await asyncio.sleep(1)
                 term.closing.set()
                 await until(term.finished.is_set, within=1)
+        assert not term.settled
+
+    @in_virtual_time
+    async def test_a_leader_does_not_wait_for_a_view_that_is_complete(self) -> None:
+        """A watch that is opened again, with a list that hangs, does not delay the take-over."""
+        world = World(forever())
+        other, replica = world.replica("other"), world.replica()
+        async with replica.watching():
+            async with other.watching():
+                (job,) = await waiting(other, 1)
+            await until(lambda: job in replica.view)
+        replica.wire.trouble = when(lambda request: request.verb == "list", silence, 1)
+        replica.wire.requests.clear()
+        async with in_background(replica.observer.run()):
+            await until(lambda: replica.wire.requests)
+            async with replica.leading():
+                await until(world.starts, within=1)
+        assert world.starts() == [job]
 
 
 class TestHandingOver:
