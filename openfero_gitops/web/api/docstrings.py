@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def field_docstrings(model: type) -> dict[str, str]:
-    """Return the docstrings of the fields of a class by name, with those it inherits."""
+    """Return the docstrings of the fields of a class by name, with those it inherits.
+
+    A class has none if its module has no source, or if it is not at the top level of its module.
+    """
     docstrings: dict[str, str] = {}
     for base in reversed(model.__mro__):
         docstrings |= _of_module(base.__module__).get(base.__qualname__, {})
@@ -27,11 +30,17 @@ def field_docstrings(model: type) -> dict[str, str]:
 
 @cache
 def _of_module(name: str) -> dict[str, dict[str, str]]:
-    """Return the docstrings of the fields of each class in our modules."""
+    """Return the docstrings of the fields of each class of one of our modules."""
     if not name.startswith("openfero_gitops."):
         return {}
-    classes = ast.parse(inspect.getsource(sys.modules[name])).body
-    return {node.name: dict(_of_class(node)) for node in classes if isinstance(node, ast.ClassDef)}
+    try:
+        statements = ast.parse(inspect.getsource(sys.modules[name])).body
+    except (OSError, SyntaxError):
+        # Installed without sources, or they change at this moment: descriptions are not vital.
+        return {}
+    return {
+        node.name: dict(_of_class(node)) for node in statements if isinstance(node, ast.ClassDef)
+    }
 
 
 def _of_class(node: ast.ClassDef) -> Iterator[tuple[str, str]]:

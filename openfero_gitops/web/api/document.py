@@ -27,7 +27,7 @@ def add_document(
 
     @cache
     def document() -> bytes:
-        # A replica starts without the library for the document, which takes as long as a command.
+        # Importing the library takes longer than making the document, which few replicas serve.
         from openfero_gitops.web.api.openapi import make_document  # noqa: PLC0415
 
         return json.dumps(make_document(operations())).encode()

@@ -81,9 +81,11 @@ class _Schemas(GenerateJsonSchema):
     def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
         described = super().model_schema(schema)
         model = schema["cls"]
-        for name, docstring in field_docstrings(model).items():
-            field = model.model_fields[name]
-            described["properties"][field.alias or name].setdefault("description", docstring)
+        docstrings = field_docstrings(model)
+        # The source may have been replaced since it was imported, and have other fields.
+        for name in model.model_fields.keys() & docstrings.keys():
+            member = described["properties"][model.model_fields[name].alias or name]
+            member.setdefault("description", docstrings[name])
         return described
 
     def normalize_name(self, name: str) -> str:

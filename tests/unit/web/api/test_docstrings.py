@@ -1,8 +1,26 @@
 from __future__ import annotations
 
+import inspect
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from openfero_gitops.web.api import docstrings
+from openfero_gitops.web.api.about_shape import AboutShape
 from openfero_gitops.web.api.alerts import AlertQuery
 from openfero_gitops.web.api.docstrings import field_docstrings
 from openfero_gitops.web.api.operario_shape import CommitStatsShape, OperarioListShape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def nothing_cached() -> Iterator[None]:
+    """Read sources again, now and after the test."""
+    docstrings._of_module.cache_clear()
+    yield
+    docstrings._of_module.cache_clear()
 
 
 def test_fields_have_the_docstring_below_them() -> None:
@@ -22,3 +40,17 @@ def test_docstrings_of_several_lines_have_no_indentation() -> None:
     """The lines after the first begin at the left."""
     docstring = field_docstrings(AlertQuery)["q"]
     assert [line for line in docstring.splitlines() if line.startswith(" ")] == []
+
+
+@pytest.mark.usefixtures("nothing_cached")
+@pytest.mark.parametrize("error", [OSError("could not get source code"), SyntaxError("invalid")])
+def test_without_sources_there_are_no_docstrings(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A package that is installed without sources, or that is being replaced, still works."""
+
+    def fail(_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(inspect, "getsource", fail)
+    assert field_docstrings(AboutShape) == {}
