@@ -55,6 +55,9 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
         "kubeconfig": kubeconfig,
         "namespace": shared_namespace,
         "repository": repository.url,
+        # Longer than the delay: the second replica leads because the Lease is released.
+        "lease_duration": "10m",
+        "renew_deadline": "5m",
     }
     with Replica(tmp_path, name="a", shutdown_delay=f"{DELAY_SECONDS}s", **common) as first:
         first.wait_for(lambda: first.leads)
@@ -67,7 +70,7 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
             assert serving["message"] == ("this replica is stopping, but still accepts deliveries")
             deliveries = 0
             taken_over = False
-            # (If the Lease were not released, a delivery would fail after the delay.)
+            # If the Lease were not released, a delivery would fail after the delay.
             while not taken_over or time.monotonic() - sent < DELAY_SECONDS - 4:
                 code, answer = first.deliver(alert("HostDown", host=f"h{deliveries}"))
                 assert code == 200, answer
@@ -76,6 +79,7 @@ def test_deliveries_are_accepted_for_some_seconds_after_sigterm(
                 time.sleep(0.05)
             with urllib.request.urlopen(f"{first.url}/livez", timeout=PATIENCE_SECONDS) as answer:
                 assert answer.headers["Connection"] == "close"
+            assert deliveries > 1
             assert first.process.wait() == 0
             assert time.monotonic() - sent >= DELAY_SECONDS
             items = second.get("/api/remediations?limit=1000")["items"]

@@ -354,7 +354,9 @@ async def test_closed_while_waiting_to_try_again() -> None:
     api = Faulty(list=[Unavailable("down")])
     async with asyncio.timeout(60):
         async with aclosing(
-            ListWatch(api, CONFIG_MAPS, ["a"], dict, pace=Pace(backoff=Backoff(60, 60.0))).follow()
+            ListWatch(
+                api, CONFIG_MAPS, ["a"], dict, pace=Pace(backoff=Backoff(600, 600.0))
+            ).follow()
         ) as news:
             assert await take(news, 1) == ["a lost Unavailable"]
 

@@ -280,8 +280,9 @@ async def test_what_is_under_way_is_finished() -> None:
     assert inbox.cut_off == 0
 
 
-async def test_idle_connections_do_not_hold_up_the_end() -> None:
+async def test_idle_connections_do_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that keeps its connection open is let go at once."""
+    monkeypatch.setattr("openfero_gitops.web.server._SHUTDOWN_SECONDS", 600)
     server = make()
     await server.start()
     async with aiohttp.ClientSession() as client:
