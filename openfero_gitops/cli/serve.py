@@ -180,7 +180,7 @@ def tune_interpreter() -> None:
     asyncio passes OpenSSL a new buffer of 256 KiB at each read, although a TLS record has at most
     16 KiB: mapping and unmapping it took a tenth of the processor time of an alert. The garbage
     collector runs after 700 new objects, which a single delivery has; hardly any of them are in
-    reference cycles. Neither have those that imports create: call this before them.
+    reference cycles. Imports create many objects, too: call this before them.
     """
     SSLProtocol.max_size = _MAX_TLS_RECORD_BYTES
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)

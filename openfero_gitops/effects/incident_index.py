@@ -31,7 +31,8 @@ class IncidentIndex:
         incident = self._incidents.get(digest)
         if incident is None:
             incident = Incident(self._view.of_incident(digest))
-            # Most have one Job. No other Job needs these, and each takes 1 KiB.
+            # Most incidents have one Job, which is seldom asked for again before a Job changes: to
+            # keep 1 KiB for each does not pay.
             if len(incident) > 1:
                 self._incidents[digest] = incident
         return incident
