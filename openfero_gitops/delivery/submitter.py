@@ -181,11 +181,9 @@ class Submitter:
     @property
     def backlog(self) -> str:
         """Why no further Jobs are created until others have started; empty if they are."""
-        view, limit = self._view, self._limits.waiting
-        if view.waiting + len(self._creating) < limit:
-            return ""
-        # The watch may be quicker than the answer: such a Job does not count twice.
-        waiting = view.waiting + len({key for key in self._creating if key not in view})
+        # The event of a Job may arrive before the answer to its creation: it must not count twice.
+        creating = {key for key in self._creating if key not in self._view}
+        waiting, limit = self._view.waiting + len(creating), self._limits.waiting
         if waiting < limit:
             return ""
         return (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class IncidentIndex:
-    """The incidents of the view; those of several Jobs are indexed once until a Job changes."""
+    """The incidents of the view; those with several Jobs are kept until a Job changes."""
 
     def __init__(self, view: View) -> None:
         """Take the view; nothing is read yet."""
@@ -31,8 +31,7 @@ class IncidentIndex:
         incident = self._incidents.get(digest)
         if incident is None:
             incident = Incident(self._view.of_incident(digest))
-            # Most incidents have one Job, which is seldom asked for again before a Job changes: to
-            # keep 1 KiB for each does not pay.
+            # Most incidents have one Job. They are not kept, because each takes 1 KiB.
             if len(incident) > 1:
                 self._incidents[digest] = incident
         return incident

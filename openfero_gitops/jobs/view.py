@@ -86,8 +86,8 @@ class View:
         """Note that the feed lists every namespace, some of them for the first time."""
         self._being_listed = {name for name, listed in self._listed.items() if not listed}
 
-    def end_list(self, namespace: str) -> None:
-        """Note that the feed has listed a namespace, or has failed to."""
+    def fail_list(self, namespace: str) -> None:
+        """Note that the feed cannot list a namespace now."""
         if namespace in self._being_listed:
             self._being_listed.remove(namespace)
             self._notify()
@@ -235,6 +235,7 @@ class View:
         for job in listed.values():
             self.apply(job)
         self._listed[namespace] = True
+        self._being_listed.discard(namespace)
         self._notify()
 
     def reset(self, namespace: str) -> None:
@@ -368,7 +369,6 @@ class Observer:
                     self._view.reset(namespace)
                     del self._newest[namespace]
                 self._view.replace(namespace, jobs, resource_version)
-                self._view.end_list(namespace)
                 self._note_delivered(namespace, resource_version)
             case Changed(namespace, job):
                 self._note_delivered(namespace, job.resource_version)
@@ -378,7 +378,7 @@ class Observer:
                 self._view.remove(key, uid, resource_version)
             case Failed(namespace, error):
                 self._errors[namespace].set(str(error), namespace=namespace)
-                self._view.end_list(namespace)
+                self._view.fail_list(namespace)
                 return
         if self._errors[namespace].text:
             self._errors[namespace].clear()

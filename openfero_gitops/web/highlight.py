@@ -95,11 +95,10 @@ def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _lexer(language: str) -> Lexer:
-    """Make a lexer when it is first needed: importing and making them takes 20 ms."""
+    """Make a lexer when it is first needed, since the import would slow every start."""
     from pygments.lexers.data import JsonLexer, YamlLexer  # noqa: PLC0415
 
-    kind = JsonLexer if language == "json" else YamlLexer
-    return kind(ensurenl=False, stripnl=False)
+    return {"json": JsonLexer, "yaml": YamlLexer}[language](ensurenl=False, stripnl=False)
 
 
 @cache

@@ -27,7 +27,7 @@ def add_document(
 
     @cache
     def document() -> bytes:
-        # Importing the library takes longer than making the document, which few replicas serve.
+        # Few replicas are asked for it, and importing the library would slow every start.
         from openfero_gitops.web.api.openapi import make_document  # noqa: PLC0415
 
         return json.dumps(make_document(operations())).encode()
