@@ -21,7 +21,7 @@ RUN python -m venv --without-pip /opt/openfero-gitops \
     && /opt/build/bin/pip --python /opt/openfero-gitops \
         install --require-hashes --only-binary :all: -r requirements/runtime.txt
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY operarios-example operarios-example/
 COPY openfero_gitops openfero_gitops/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

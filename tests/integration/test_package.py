@@ -9,6 +9,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.metadata import Metadata
+from trove_classifiers import classifiers
 
 from tests.support.paths import ROOT
 
@@ -69,3 +71,15 @@ def test_the_wheel_has_the_console_script(installed: Path) -> None:
     """The wheel installs the command `openfero-gitops`."""
     [entry_points] = installed.glob("*.dist-info/entry_points.txt")
     assert "openfero-gitops = openfero_gitops.__main__:main" in entry_points.read_text()
+
+
+def test_the_wheel_describes_itself(installed: Path) -> None:
+    """The metadata is valid, and names the license with its text, the pages and the Pythons."""
+    [file] = installed.glob("*.dist-info/METADATA")
+    metadata = Metadata.from_email(file.read_bytes())  # checks every field
+    assert metadata.license_expression == "Apache-2.0"
+    assert metadata.license_files == ["LICENSE", "NOTICE"]
+    for name in metadata.license_files:
+        assert (file.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
+    assert {"Changelog", "Documentation", "Issues", "Security"} <= {*(metadata.project_urls or {})}
+    assert {*(metadata.classifiers or [])} <= classifiers
