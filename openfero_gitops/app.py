@@ -68,6 +68,7 @@ from openfero_gitops.jobs.workload import read_workload
 from openfero_gitops.keyfiles.mirror import check_mirror_keys
 from openfero_gitops.leadership.elector import Elector, WorkStuck, boottime
 from openfero_gitops.leadership.term import TermEnded
+from openfero_gitops.live_metrics import LiveMetrics
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.notifications.notifier import Notifier
 from openfero_gitops.serving import build_server, describe_replica
@@ -363,7 +364,7 @@ class Controller:
             catalog=self._catalog,
             now=_now,
         )
-        return State(
+        state = State(
             about,
             syncer=self.syncer,
             lag_monitor=self.lag_monitor,
@@ -384,6 +385,9 @@ class Controller:
             presence=self._presence,
             now=_now,
         )
+        # (The server's time is also known while the clock is wrong.)
+        self.metrics.add(LiveMetrics(state, self.view, self._index, self.clock.server_now))
+        return state
 
     def _sync_soon(self) -> None:
         self._schedule.now()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from prometheus_client.registry import Collector
+
     from openfero_gitops.domain.answer import Answer
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
@@ -195,6 +197,11 @@ class Metrics:
         self._failing_since = Gauge(
             "openfero_gitops_sync_failing_since_timestamp_seconds",
             "Time of the first failed sync since the last success; 0 if the last sync succeeded",
+            registry=registry,
+        )
+        self._revision_refused = Gauge(
+            "openfero_gitops_revision_refused",
+            "1 while the newest commit is refused, so that an earlier one stays active; else 0",
             registry=registry,
         )
         self._changes = Counter(
@@ -377,6 +384,7 @@ class Metrics:
             self._last_success.set(status.last_success.timestamp())
         since = status.failing_since
         self._failing_since.set(since.timestamp() if since is not None else 0)
+        self._revision_refused.set(status.is_refused)
         for step, seconds in status.steps.items():
             self._step_seconds.labels(step).set(seconds)
         if status.revision is not None:
@@ -403,6 +411,10 @@ class Metrics:
     def notified(self, url: str, result: str) -> None:
         """Count a request to an Alertmanager that was `sent` or `failed`."""
         self._alertmanager_requests.labels(url, result).inc()
+
+    def add(self, collector: Collector) -> None:
+        """Also expose metrics that are computed when they are read."""
+        self._registry.register(collector)
 
     def expose(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -150,6 +150,11 @@ class SyncStatus:
     unused_mirror: str = ""
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the last sync failed because the newest commit was refused."""
+        return self.refused is not None and self.refused.reason == self.error
+
+    @property
     def why_no_catalog(self) -> str:
         """What keeps a replica without a catalog from activating one."""
         return "; ".join(

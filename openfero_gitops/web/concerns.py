@@ -103,9 +103,9 @@ def _concerns_of_health(
         return
     refused = sync.refused
     active = short(catalog.revision.commit) or "the last catalog"
-    if sync.error and refused and refused.reason == sync.error:
+    if refused and sync.is_refused:
         title = f"Revision {short(refused.commit)} was refused; {active} stays active"
-        yield Concern("warn", title, sync.error, sync.failing_since)
+        yield Concern("warn", title, refused.reason, sync.failing_since)
     elif sync.error:
         title = f"The repository cannot be read; {active} stays active"
         yield Concern("warn", title, sync.error, sync.failing_since)

@@ -13,7 +13,7 @@ from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome, Phase
-from openfero_gitops.domain.sync import Changes, SyncStatus
+from openfero_gitops.domain.sync import Changes, RefusedRevision, SyncStatus
 from openfero_gitops.metrics import Metrics
 from tests.support.optional import require
 from tests.support.pages import remediation
@@ -193,6 +193,18 @@ def test_events_and_dry_runs_are_counted_by_result() -> None:
     assert value(metrics, "openfero_gitops_events_total", result="lost") == 1
     assert value(metrics, "openfero_gitops_dry_runs_total", result="accepted") == 2
     assert value(metrics, "openfero_gitops_dry_runs_total", result="refused") == 1
+
+
+def test_a_refused_commit_is_shown_until_the_next_sync_that_does_not_refuse_it() -> None:
+    """A later failure for another reason, such as an outage of Git, is not a refusal."""
+    metrics = Metrics("1")
+    name = "openfero_gitops_revision_refused"
+    refused = RefusedRevision("c" * 40, "no signature", "2026-11-21T03:04:05Z")
+    for error, expected in (("no signature", 1), ("timeout", 0), ("no signature", 1), (None, 0)):
+        metrics.synced(SyncStatus(error=error, refused=refused))
+        assert value(metrics, name) == expected
+    metrics.synced(SyncStatus(error="timeout"))
+    assert value(metrics, name) == 0
 
 
 def test_a_sync_that_fails_leaves_what_is_in_force() -> None:
