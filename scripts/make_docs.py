@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from openfero_gitops.domain.operario import OPTIONS  # noqa: E402 - from this checkout
 from openfero_gitops.settings import CONFIG_VARIABLE, describe  # noqa: E402 - from this checkout
+from scripts.chart_values import chart_readme  # noqa: E402
 from scripts.rules_page import rules_page  # noqa: E402
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _cell(text: str) -> str:
 
 #: Functions that build a page, by its path from the root of the checkout.
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "charts/openfero-gitops/README.md": lambda: chart_readme(ROOT / "charts/openfero-gitops"),
     "docs/options.md": options_page,
     "docs/rules.md": rules_page,
     "docs/settings.md": settings_page,

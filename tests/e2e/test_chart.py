@@ -18,6 +18,7 @@ from openfero_gitops.cli import main
 from openfero_gitops.domain.control import NAME as CONTROL
 from openfero_gitops.domain.keys import ALERTS, MANAGED_BY, MANAGER, MIRROR
 from openfero_gitops.dryrun.trial import CONFIG_MAP as DRY_RUNS
+from scripts.chart_values import described_values
 from tests.cluster.controlplane import binaries
 from tests.support.chart import (
     CHART,
@@ -365,14 +366,14 @@ def test_a_proxy_that_alone_may_connect_is_accepted(changes: Values) -> None:
     assert render_chart("openfero", merged(REPOSITORY, {**PROXY, **changes}))
 
 
-def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
-    """values.yaml, values.schema.json and the README's table list the same values and defaults."""
+def test_every_value_is_described_and_in_the_schema() -> None:
+    """values.yaml, its comments and values.schema.json list the same values."""
     schema = json.loads((CHART / "values.schema.json").read_text())
-    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    text = (CHART / "values.yaml").read_text()
 
-    def leaves(node: dict[str, Any], values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    def leaves(node: dict[str, Any], values: Any, path: str = "") -> Iterator[str]:
         if "properties" not in node:
-            yield path, values
+            yield path
             return
         assert node["additionalProperties"] is False, path
         # The schema knows values that were replaced, so that the chart can say by what.
@@ -380,16 +381,8 @@ def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
         for key, value in values.items():
             yield from leaves(node["properties"][key], value, f"{path}.{key}".lstrip("."))
 
-    expected = dict(leaves(schema, defaults))
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| (?:`(.*?)`|see values.yaml) \|",
-        (CHART / "README.md").read_text(),
-        re.MULTILINE,
-    )
-    assert [name for name, _ in rows] == list(expected)
-    for name, default in rows:
-        if default:
-            assert yaml.safe_load(default) == expected[name], name
+    described = [value.name for value in described_values(text)]
+    assert described == list(leaves(schema, yaml.safe_load(text)))
 
 
 def test_a_stopping_pod_has_time_for_the_deliveries_that_still_arrive() -> None:
