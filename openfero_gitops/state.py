@@ -11,8 +11,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from msgspec import structs
-
 from openfero_gitops.admission.decide import decide_indexed
 from openfero_gitops.admission.not_helping import list_not_helping
 from openfero_gitops.admission.requirements import with_requirements
@@ -23,6 +21,7 @@ from openfero_gitops.domain.text import listed, plural
 from openfero_gitops.effects.assess import assess
 from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.effects.unresolved import list_unresolved
+from openfero_gitops.jobs.workload import with_queue_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -292,8 +291,7 @@ class State:
         status = self._queue.status(remediation)
         if status is None:
             return remediation
-        message = "; ".join(filter(None, (status.message, remediation.message)))
-        return structs.replace(remediation, reason=status.reason, message=message)
+        return with_queue_status(remediation, status)
 
     def effect(self, remediation: Remediation) -> Assessment | None:
         """Return whether a remediation helped, as a leader would settle it now.

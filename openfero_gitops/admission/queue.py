@@ -1,8 +1,9 @@
-"""Reads why Kueue has not started the Jobs that were passed to it. Every replica does.
+"""Reads why Kueue has not started the Jobs that were passed to it.
 
-Workloads are read only while Jobs are queued, for a limited number of these, and not watched: a
-cluster may have many of them. Nothing depends on the result but what people are shown. Where
-Kueue's API is absent or forbidden this is logged once, and nothing is shown.
+Every replica does, and so do the commands of a user. Workloads are read only while Jobs are queued,
+for a limited number of these, and not watched: a cluster may have many of them. Nothing depends on
+the result but what people are shown. Where Kueue's API is absent or forbidden, a replica logs this
+once, and shows nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.jobs.workload import without_workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
@@ -81,20 +82,8 @@ class QueueReader:
             and job.admitted_at is not None
             and now - job.admitted_at >= _MIN_QUEUED
         ]
-        queued.sort(key=lambda job: job.order)
-        by_namespace: dict[str, list[Remediation]] = defaultdict(list)
-        for job in queued[:_MAX_JOBS]:
-            by_namespace[job.key.namespace].append(job)
-        statuses: dict[str, QueueStatus] = {}
         try:
-            for namespace, jobs in by_namespace.items():
-                read = await self._workloads.of_jobs(namespace, [job.uid for job in jobs])
-                for job in jobs:
-                    status = read.get(job.uid)
-                    if status is None and job.uid not in read and _is_unnoticed(job, now):
-                        status = without_workload(namespace)
-                    if status is not None:
-                        statuses[job.uid] = status
+            self._statuses = await read_statuses(self._workloads, queued, now)
         except (Forbidden, NotFound) as error:
             self._statuses = {}
             self._error.set(str(error))
@@ -102,10 +91,32 @@ class QueueReader:
         except ApiError as error:  # what was read before may still be so
             self._error.set(str(error))
             return _POLL_SECONDS
-        self._statuses = statuses
-        if by_namespace:
+        if queued:
             self._error.clear()
         return _POLL_SECONDS
+
+
+async def read_statuses(
+    workloads: Workloads, queued: Iterable[Remediation], now: datetime
+) -> dict[str, QueueStatus]:
+    """Read why Kueue has not started these Jobs, by the uid of the Job; of very many, the oldest.
+
+    Raises:
+        ApiError: Forbidden by RBAC, or NotFound if the cluster does not have Kueue's API.
+    """
+    by_namespace: dict[str, list[Remediation]] = defaultdict(list)
+    for job in sorted(queued, key=lambda job: job.order)[:_MAX_JOBS]:
+        by_namespace[job.key.namespace].append(job)
+    statuses: dict[str, QueueStatus] = {}
+    for namespace, jobs in by_namespace.items():
+        read = await workloads.of_jobs(namespace, [job.uid for job in jobs])
+        for job in jobs:
+            status = read.get(job.uid)
+            if status is None and job.uid not in read and _is_unnoticed(job, now):
+                status = without_workload(namespace)
+            if status is not None:
+                statuses[job.uid] = status
+    return statuses
 
 
 def _is_unnoticed(job: Remediation, now: datetime) -> bool:

@@ -184,7 +184,7 @@ async def _find_pod(api: KubernetesApi, key: JobKey, *, wait: bool) -> Object:
 def _why_no_pod(remediation: Remediation) -> str:
     key = remediation.key
     reason = f" ({printable(remediation.reason)})" if remediation.reason else ""
-    if not remediation.started:
+    if not remediation.has_run:
         text = f"Job {key} has no logs: it has not started, its phase is {remediation.phase}"
         hint = "" if remediation.phase in FINAL else "; --follow waits for it"
         return f"{text}{reason}{hint}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.admission.queue import read_statuses
 from openfero_gitops.catalog.build import Scope
 from openfero_gitops.catalog.envelope_file import envelope_paths
 from openfero_gitops.catalog.files import FileMemo
@@ -22,14 +23,16 @@ from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.cluster.lease import KubernetesLease
+from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain import control
-from openfero_gitops.domain.errors import Forbidden, SourceError, UsageError
+from openfero_gitops.domain.errors import Forbidden, NotFound, SourceError, UsageError
 from openfero_gitops.domain.pause import pause_in_git
-from openfero_gitops.domain.remediation import Foreign, Remediation
+from openfero_gitops.domain.remediation import Foreign, Phase, Remediation
 from openfero_gitops.inspection.status import Records, summarize
 from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.workload import read_workload, with_queue_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +78,23 @@ async def status_of(
 ) -> ControllerStatus:
     """Read the state of the controller in a namespace; see `read_status`."""
     now = clock()
-    return summarize(await read_records(api, namespace, jobs_namespaces, now), now)
+    records = await read_records(api, namespace, jobs_namespaces, now)
+    return summarize(replace(records, jobs=await _with_reasons_of_kueue(api, records, now)), now)
+
+
+async def _with_reasons_of_kueue(
+    api: ApiServer, records: Records, now: datetime
+) -> Sequence[Remediation]:
+    """Return the Jobs; the queued ones have Kueue's reasons, if the user may list Workloads."""
+    queued = [job for job in records.jobs if job.phase is Phase.QUEUED]
+    try:
+        statuses = await read_statuses(WorkloadStore(api, read_workload), queued, now)
+    except (Forbidden, NotFound):
+        return records.jobs
+    return [
+        with_queue_status(job, statuses[job.uid]) if job.uid in statuses else job
+        for job in records.jobs
+    ]
 
 
 async def read_records(

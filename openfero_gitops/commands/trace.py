@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
+from openfero_gitops.admission.queue import read_statuses
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
+from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.jobs import job_key, read_job
 from openfero_gitops.commands.status import NoController, read_records
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, Forbidden, UsageError
-from openfero_gitops.domain.remediation import Foreign, Remediation
+from openfero_gitops.domain.remediation import Foreign, Phase, Remediation
 from openfero_gitops.dryrun import trial
 from openfero_gitops.inspection.status import decisions_on, why_no_catalog
 from openfero_gitops.inspection.trace import Trace, newest, trace
 from openfero_gitops.jobs.observe import observe
+from openfero_gitops.jobs.workload import QueueStatus, read_workload, with_queue_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +71,8 @@ async def trace_of(
 ) -> Trace:
     """Read what is known of a remediation; see `read_trace`.
 
-    What the user may not read is left out: why a Job waits, Pods, Events, and Jobs of other
-    namespaces.
+    What the user may not read is left out: Pods, Events, and Jobs of other namespaces. Why the
+    reason of a waiting or queued Job cannot be read is in the trace.
     """
     remediation, job = await read_job(api, key)
     store = JobStore(api, (key.namespace,), observe)
@@ -123,10 +126,12 @@ class _Admission:
 async def _admission(
     api: ApiServer, remediation: Remediation, controller_namespace: str, now: datetime
 ) -> _Admission:
-    """Decide on a waiting remediation as the leader does.
+    """Decide on a waiting remediation as the leader does; for a queued one, ask Kueue.
 
     Without a catalog that can be read, it counts as it is recorded.
     """
+    if remediation.phase is Phase.QUEUED:
+        return _Admission(await _with_reason_of_kueue(api, remediation, now))
     if not remediation.waiting:
         return _Admission(remediation)
     known = ""
@@ -143,6 +148,17 @@ async def _admission(
         else:
             return _decided(remediation, records, now)
     return _Admission(remediation, instead_of_wait=known)
+
+
+async def _with_reason_of_kueue(
+    api: ApiServer, remediation: Remediation, now: datetime
+) -> Remediation:
+    try:
+        statuses = await read_statuses(WorkloadStore(api, read_workload), [remediation], now)
+    except ApiError as error:
+        return with_queue_status(remediation, QueueStatus("", _UNREADABLE.format(error)))
+    status = statuses.get(remediation.uid)
+    return remediation if status is None else with_queue_status(remediation, status)
 
 
 def _decided(remediation: Remediation, records: Records, now: datetime) -> _Admission:

@@ -196,6 +196,11 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
         return self.phase in (Phase.WAITING, Phase.AWAITING_APPROVAL)
 
     @property
+    def has_run(self) -> bool:
+        """Whether the Job started: one that Kueue has never started only waits."""
+        return self.started and (self.queue is None or self.starts > 0)
+
+    @property
     def target_labels(self) -> dict[str, str]:
         """The labels that identify what is remediated; empty if the record is damaged."""
         try:

@@ -28,7 +28,7 @@ from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import STARTS_AT_TOLERANCE, Phase, same_incident
 from openfero_gitops.domain.timestamp import format_seconds
-from openfero_gitops.effects.incident import Incident, has_run
+from openfero_gitops.effects.incident import Incident
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,7 +97,7 @@ def is_dry_run(remediation: Remediation) -> bool:
 
 def has_effect(remediation: Remediation) -> bool:
     """Whether a Job has an effect: one of a firing alert that started, or is a dry run."""
-    return remediation.status is Status.FIRING and (has_run(remediation) or is_dry_run(remediation))
+    return remediation.status is Status.FIRING and (remediation.has_run or is_dry_run(remediation))
 
 
 def assess(

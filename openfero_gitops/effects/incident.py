@@ -37,11 +37,6 @@ class _Sorted(NamedTuple):
     jobs: list[Remediation]
 
 
-def has_run(remediation: Remediation) -> bool:
-    """Whether a Job started: one that Kueue has never started only waits."""
-    return remediation.started and (remediation.queue is None or remediation.starts > 0)
-
-
 class Incident:
     """The Jobs of an incident, each order sorted when it is first needed.
 
@@ -109,12 +104,12 @@ class Incident:
 
     @cached_property
     def _dated_runs(self) -> _Sorted:
-        jobs = (job for job in self._jobs if has_run(job) and job.starts_at is not None)
+        jobs = (job for job in self._jobs if job.has_run and job.starts_at is not None)
         return _sort(jobs, lambda job: job.started_at)
 
     @cached_property
     def _undated_runs(self) -> _Sorted:
-        jobs = (job for job in self._jobs if has_run(job) and job.starts_at is None)
+        jobs = (job for job in self._jobs if job.has_run and job.starts_at is None)
         return _sort(jobs, lambda job: job.started_at)
 
     @cached_property

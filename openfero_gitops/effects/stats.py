@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.effects.assess import assess, index_incidents, is_dry_run
-from openfero_gitops.effects.incident import has_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -125,7 +124,7 @@ def report_stats(
             assess(remediation, incidents.get(remediation.incident, [remediation]), now),
         )
         for remediation in selected
-        if has_run(remediation) or is_dry_run(remediation)
+        if remediation.has_run or is_dry_run(remediation)
     ]
     groups: dict[tuple[str, str], list[_Outcome]] = defaultdict(list)
     for outcome in ran:
@@ -156,7 +155,7 @@ def _of_commit(operario: str, commit: str, group: Sequence[_Outcome]) -> CommitS
 
 
 def _run_stats(group: Sequence[_Outcome]) -> RunStats:
-    runs = [outcome for outcome in group if has_run(outcome.remediation)]
+    runs = [outcome for outcome in group if outcome.remediation.has_run]
     phases = Counter(outcome.remediation.phase for outcome in runs)
     received = [outcome.remediation.received_at for outcome in group]
     return RunStats(

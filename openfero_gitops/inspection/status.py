@@ -24,6 +24,7 @@ from openfero_gitops.domain.watchdog import overdue, read_delivery
 from openfero_gitops.effects.assess import assess, index_incidents
 from openfero_gitops.effects.incident import Incident
 from openfero_gitops.effects.unresolved import list_unresolved
+from openfero_gitops.jobs.workload import is_stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class Topic(StrEnum):
     NOT_HEALED = "not-healed"
     POD_WAITING = "pod-waiting"
     HELD = "held"
+    STUCK_IN_QUEUE = "stuck-in-queue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,14 @@ def _actions_of_jobs(
                 f"openfero-gitops cancel {job}",
                 remediation,
             )
+        elif remediation.phase is Phase.QUEUED and is_stuck(remediation.reason):
+            yield Action(
+                Topic.STUCK_IN_QUEUE,
+                f"{about}: Kueue does not start it: {remediation.message}",
+                remediation.admitted_at,
+                f"openfero-gitops trace {job}",
+                remediation,
+            )
         elif remediation.phase is Phase.RUNNING and remediation.pod_waiting:
             yield Action(
                 Topic.POD_WAITING,
@@ -322,7 +332,7 @@ def _recent(
     started = 0
     for remediation in jobs:
         start = remediation.started_at
-        if not remediation.started or start is None or start < now - RECENT:
+        if not remediation.has_run or start is None or start < now - RECENT:
             continue
         started += 1
         phases[remediation.phase] += 1

@@ -146,9 +146,18 @@ class Trace:
         """How long the Job ran; None if it did not start, or has not ended."""
         remediation = self.remediation
         started, finished = remediation.started_at, remediation.finished_at
-        if not remediation.started or started is None or finished is None:
+        if not remediation.has_run or started is None or finished is None:
             return None
         return finished - started
+
+    @property
+    def queued(self) -> timedelta | None:
+        """How long it has been in its Kueue queue since it was last put there; else None."""
+        remediation = self.remediation
+        if remediation.phase is not Phase.QUEUED or remediation.admitted_at is None:
+            return None
+        since = max(remediation.admitted_at, remediation.suspended_at or remediation.admitted_at)
+        return max(self.at - since, timedelta(0))
 
 
 def trace(

@@ -42,6 +42,9 @@ def _rows(trace: Trace) -> Iterator[tuple[str, str]]:
     yield from _operario_rows(trace)
     if remediation.options.approval or remediation.approved_by:
         yield "Approval", _approval(trace)
+    if remediation.queue:
+        queued = f", for {format_age(trace.queued)} so far" if trace.queued is not None else ""
+        yield "Kueue queue", f"{remediation.queue}{queued}"
     waited, ran = trace.waited, trace.ran
     if waited is not None:
         yield "Waited", format_age(waited)
@@ -132,7 +135,9 @@ def _approval(trace: Trace) -> str:
 def _pod_rows(trace: Trace) -> Iterator[tuple[str, str]]:
     remediation = trace.remediation
     if not trace.pods:
-        if remediation.started:
+        if remediation.phase is Phase.QUEUED:
+            yield "Pods", "none while the Job is in the queue"
+        elif remediation.has_run:
             kept = "not created yet" if remediation.phase not in FINAL else "deleted"
             yield "Pods", kept
         return
@@ -199,6 +204,8 @@ def as_members(trace: Trace) -> dict[str, Any]:
         "commitTime": trace.annotation(keys.COMMIT_TIME) or None,
         "verifiedSigner": remediation.verified_signer or None,
         "specDigest": trace.annotation(keys.SPEC_DIGEST) or None,
+        "queue": remediation.queue,
+        "starts": remediation.starts,
         "approvedBy": remediation.approved_by or None,
         "approvalVerified": trace.approval_verified,
         "approvalReason": remediation.approval_reason or None,
@@ -207,11 +214,12 @@ def as_members(trace: Trace) -> dict[str, Any]:
         "receivedBy": trace.annotation(keys.RECEIVED_BY) or None,
         "admittedAt": _time(remediation.admitted_at),
         "admittedBy": remediation.admitted_by or None,
-        "startedAt": _time(remediation.started_at) if remediation.started else None,
+        "startedAt": _time(remediation.started_at) if remediation.has_run else None,
         "finishedAt": _time(remediation.finished_at),
         "stillFiringAt": _time(remediation.still_firing_at),
         "resolvedAt": _time(remediation.resolved_at),
         "waitedSeconds": waited.total_seconds() if waited is not None else None,
+        "queuedSeconds": trace.queued.total_seconds() if trace.queued is not None else None,
         "ranSeconds": ran.total_seconds() if ran is not None else None,
         "pods": [_pod_members(pod) for pod in trace.pods],
         "events": [

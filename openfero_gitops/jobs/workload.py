@@ -10,10 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from openfero_gitops.domain.remediation import Remediation
 
 #: The reason of a Job that Kueue has no Workload for.
 NO_WORKLOAD: Final = "NoWorkload"
@@ -58,6 +62,12 @@ def without_workload(namespace: str) -> QueueStatus:
         "Kueue has not created a Workload for this Job: check that Kueue is running and manages "
         f"Jobs in namespace {namespace}",
     )
+
+
+def with_queue_status(remediation: Remediation, status: QueueStatus) -> Remediation:
+    """Return a queued remediation with the reason and message that Kueue gives."""
+    message = "; ".join(filter(None, (status.message, remediation.message)))
+    return replace(remediation, reason=status.reason, message=message)
 
 
 def _telling_conditions(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -269,7 +269,7 @@ def _choose(pods: list[dict[str, Any]], wanted: str, remediation: Remediation) -
     """Choose the newest Pod, and the container that is wanted, or the last one."""
     names = container_names(pods[0]) if pods else []
     if not pods or not names:
-        reason = "its Pods were deleted" if remediation.started else "it has not started"
+        reason = "its Pods were deleted" if remediation.has_run else "it has not started"
         raise web.HTTPNotFound(text=f"Job {remediation.key} has no log: {reason}")
     if wanted and wanted not in names:
         raise web.HTTPNotFound(

@@ -54,6 +54,8 @@ class RemediationShape(Shape):
     """The effect in words."""
     attempt: int
     """Which Job of this occurrence it is, from 1."""
+    queue: Text | None
+    """The LocalQueue of Kueue, if the operario names one."""
     starts: int
     """How often Kubernetes started the Job."""
     approved_by: Text | None
@@ -114,6 +116,7 @@ def remediation_shape(
         effect_at=effect.at if effect else None,
         effect_message=effect.message if effect else None,
         attempt=value.attempt,
+        queue=value.queue,
         starts=value.starts,
         approved_by=value.approved_by or None,
         approval_verified=verified if value.approved_by else None,

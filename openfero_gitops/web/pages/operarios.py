@@ -71,7 +71,7 @@ def index_records(remediations: Iterable[Remediation]) -> Mapping[str, Record]:
         record = records[remediation.operario]
         if record.latest is None or remediation.order > record.latest.order:
             record.latest = remediation
-        if not remediation.started:
+        if not remediation.has_run:
             continue
         record.runs += 1
         record.healed += remediation.effect is Effect.HEALED

@@ -54,7 +54,7 @@ class RemediationRow:
         """How long the Job ran; None if it has not finished or never started."""
         remediation = self.remediation
         started_at, finished_at = remediation.started_at, remediation.finished_at
-        if not remediation.started or started_at is None or finished_at is None:
+        if not remediation.has_run or started_at is None or finished_at is None:
             return None
         return max(finished_at - started_at, timedelta(0))
 
@@ -149,7 +149,7 @@ def commands(remediation: Remediation, reason: str) -> Iterator[tuple[str, str]]
         yield "Reviewed file", show
     yield "Job", f"{kubectl} get job {name} -o yaml"
     yield "Events", f"{kubectl} describe job {name}"
-    if remediation.started:
+    if remediation.has_run:
         yield "Logs", f"{kubectl} logs job/{name} --all-containers"
 
 

@@ -7,32 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openfero_gitops.cluster.api import Resource
 from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import NotFound
 from openfero_gitops.jobs.workload import read_workload
 from tests.support.relay import Relay, Request
+from tests.support.workloads import WORKLOADS, workload
 
 if TYPE_CHECKING:
     from tests.support.relay import Act
-
-WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload")
-
-
-def workload(uid: str, name: str = "") -> dict[str, Any]:
-    """Return the Workload of a Job that has no quota."""
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "heal", "uid": uid}
-    condition = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "full"}
-    return {
-        "metadata": {
-            "name": name or f"job-{uid}",
-            "labels": {keys.KUEUE_JOB_UID: uid},
-            "ownerReferences": [owner],
-        },
-        "status": {"conditions": [condition]},
-    }
 
 
 class Kueue(Relay):

@@ -22,18 +22,20 @@ from openfero_gitops.cluster.lease import KubernetesLease
 from openfero_gitops.commands.status import status_of
 from openfero_gitops.commands.trace import trace_of
 from openfero_gitops.demo.cluster import MemoryCluster
-from openfero_gitops.domain import control
+from openfero_gitops.domain import control, keys
 from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile, blob_id
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.sync import SyncStatus
 from openfero_gitops.domain.sync_report import sync_report
+from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.inspection import trace_text
 from openfero_gitops.inspection.status import Topic
 from openfero_gitops.inspection.status_text import as_text
 from tests.support import build
 from tests.support.workers import NAMESPACE, Wire, operario_file
+from tests.support.workloads import WORKLOADS, workload
 
 if TYPE_CHECKING:
     from tests.support.relay import Act, Request
@@ -218,6 +220,48 @@ async def test_trace_says_what_is_known_of_a_job_that_no_check_holds_up(
     now = build.NOW + timedelta(days=9 if state == "too old" else 0)
     text = trace_text.as_text(await trace_of(api, key, NAMESPACE, lambda: now))
     assert text.splitlines()[1].startswith(f"Phase      {phase}")
+
+
+@pytest.mark.parametrize(
+    ("reason", "phase", "topics"),
+    [
+        ("Inadmissible", "Queued: Inadmissible: full", [Topic.STUCK_IN_QUEUE]),
+        ("Pending", "Queued: Pending: full", []),
+        ("", "Queued: NoWorkload: Kueue has not created a Workload", [Topic.STUCK_IN_QUEUE]),
+        ("forbidden", "Queued: the reason cannot be read: no", []),
+    ],
+)
+async def test_a_queued_job_has_the_reason_of_its_workload(
+    reason: str, phase: str, topics: list[Topic]
+) -> None:
+    """In `trace`, which says if it cannot be read; `status` lists what Kueue does not start."""
+    cluster = MemoryCluster()
+    await mirrored(cluster, disk=operario_file("disk"))
+    annotations = {keys.ADMITTED_AT: format_time(build.NOW), keys.QUEUE: "healing"}
+    job = build.stored(
+        annotations=annotations,
+        labels={keys.KUEUE_QUEUE: "healing"},
+        metadata={"resourceVersion": ""},
+    )
+    name = job["metadata"]["name"]
+    await cluster.create(JOBS, build.JOBS_NAMESPACE, job)
+    stored = await cluster.get(JOBS, build.JOBS_NAMESPACE, name)
+    if reason:
+        waiting = workload(stored["metadata"]["uid"], reason=reason)
+        await cluster.create(WORKLOADS, build.JOBS_NAMESPACE, waiting)
+    wire = Wire(cluster)
+
+    async def forbid(request: Request, act: Act) -> Any:
+        if request.resource is not None and request.resource.plural == "workloads":
+            raise Forbidden("no")
+        return await act()
+
+    if reason == "forbidden":
+        wire.trouble = forbid
+    text = trace_text.as_text(await trace_of(wire, JobKey(build.JOBS_NAMESPACE, name), NAMESPACE))
+    assert text.splitlines()[1].startswith(f"Phase        {phase}")
+    actions = (await status_of(wire, NAMESPACE)).actions
+    assert [action.topic for action in actions] == topics
 
 
 async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:

@@ -17,7 +17,7 @@ from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.effects import assess as assessing
 from openfero_gitops.effects.assess import assess_all
-from openfero_gitops.effects.incident import Incident, has_run
+from openfero_gitops.effects.incident import Incident
 from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.jobs.view import View
 from tests.support.build import NOW, finished, minutes, remediation, running
@@ -69,7 +69,7 @@ def test_the_index_finds_what_a_search_finds(
             return job.starts_at is None
         return job.starts_at is not None and job.starts_at <= began_by
 
-    ran = [job for job in firing if has_run(job) and job.started_at and job.started_at > moment]
+    ran = [job for job in firing if job.has_run and job.started_at and job.started_at > moment]
     ran.sort(key=lambda job: (job.started_at, job.order))
     assert [job for job in incident.ran_after(moment, began_by) if wanted(job)] == [
         job for job in ran if wanted(job)

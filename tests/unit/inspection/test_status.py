@@ -131,6 +131,8 @@ def test_a_job_is_judged_as_the_leader_judges_it() -> None:
         ),
         (build.running(pod_waiting="ErrImagePull: no such image"), ["pod-waiting"]),
         (build.running(phase=Phase.HELD, suspended=True), ["held"]),
+        (build.remediation(phase=Phase.QUEUED, reason="Inadmissible"), ["stuck-in-queue"]),
+        (build.remediation(phase=Phase.QUEUED, reason="Pending"), []),
     ],
 )
 def test_a_remediation_that_does_not_help_needs_a_person(

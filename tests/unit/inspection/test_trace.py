@@ -194,6 +194,17 @@ def test_a_waiting_job_says_why() -> None:
     assert as_members(found)["message"] == "all checks passed"
 
 
+def test_a_queued_job_names_its_queue() -> None:
+    """In the head, in the timeline and in the JSON."""
+    found = traced({**ADMITTED, keys.QUEUE: "healing"}, labels={keys.KUEUE_QUEUE: "healing"})
+    text = as_text(found)
+    assert text.splitlines()[1] == "Phase        Queued"
+    assert "Kueue queue  healing, for 59m" in text
+    assert "none while the Job is in the queue" in text
+    assert "passed to Kueue queue healing by replica-b, after waiting 3s" in text
+    assert (as_members(found)["queue"], as_members(found)["starts"]) == ("healing", 0)
+
+
 def test_a_signature_has_its_signer() -> None:
     """It was verified when the commit became active."""
     assert "Signature  verified, by ada" in as_text(traced({keys.VERIFIED_SIGNER: "ada"}))

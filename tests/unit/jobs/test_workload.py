@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from openfero_gitops.jobs.workload import QueueStatus, is_stuck, read_workload, without_workload
+from openfero_gitops.jobs.workload import (
+    QueueStatus,
+    is_stuck,
+    read_workload,
+    with_queue_status,
+    without_workload,
+)
+from tests.support import build
 
 
 def condition(kind: str, reason: str, message: str = "", *, status: str = "True") -> dict[str, str]:
@@ -118,3 +125,10 @@ def test_a_job_without_a_workload_names_what_to_check() -> None:
     status = without_workload("shop")
     assert is_stuck(status.reason)
     assert "manages Jobs in namespace shop" in status.message
+
+
+def test_the_reason_of_kueue_comes_before_what_is_known_of_the_job() -> None:
+    """A Job that was stopped has a message already."""
+    job = build.remediation(message="Kueue stopped the Job")
+    shown = with_queue_status(job, QueueStatus("Pending", "no quota"))
+    assert (shown.reason, shown.message) == ("Pending", "no quota; Kueue stopped the Job")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +96,23 @@ async def test_commands() -> None:
     assert "openfero-gitops approve openfero-jobs/" in text
     assert "openfero-gitops refuse openfero-jobs/" in text
     assert "The Job has not started, so it has no Pods." in text
+
+
+async def test_a_job_in_a_kueue_queue_does_not_run() -> None:
+    """It has no log and no Pods, unless it has run before; the page says how long it waits."""
+    queued = {"phase": Phase.QUEUED, "queue": "healing", "suspended": True, "finished": False}
+    times = {"admitted_at": NOW - timedelta(seconds=20), "started": True, "finished_at": None}
+    state = busy(NOW)
+    job = next(job for job in state.jobs if job.phase is Phase.RUNNING)
+    state.jobs = [replace(job, **queued, **times, starts=0, started_at=None)]
+    text = words(await draw(state, Phase.QUEUED))
+    assert "Kueue queue healing , 20s so far" in text
+    assert "Ran did not run" in text
+    assert "The Job has not started, so it has no Pods." in text
+    assert "kubectl -n openfero-jobs logs" not in text
+    assert " Log " not in text
+    state.jobs = [replace(job, **queued, **times, starts=1)]
+    assert "Ran was stopped" in words(await draw(state, Phase.QUEUED))
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ async def test_the_shape_of_a_remediation() -> None:
         reason="BackoffLimitExceeded",
         message="exit code 1",
         attempt=2,
+        queue="healing",
         starts=3,
         approved_by="ada",
         approval_reason="looked at the disk",
@@ -117,6 +118,7 @@ async def test_the_shape_of_a_remediation() -> None:
                 "effectAt": "2026-11-21T03:04:08.678901Z",
                 "effectMessage": "resolved 1s after the Job ended",
                 "attempt": 2,
+                "queue": "healing",
                 "starts": 3,
                 "approvedBy": "ada",
                 "approvalVerified": False,
@@ -149,9 +151,9 @@ async def test_what_a_remediation_lacks_is_null() -> None:
         (body,) = (await get(client, "/api/remediations"))["items"]
     lacking = ["reason", "message", "fingerprint", "startsAt", "admittedAt", "resolvedAt"]
     lacking += ["verifiedSigner", "approvedBy", "approvalVerified", "approvalReason"]
-    lacking += ["effect", "effectAt", "effectMessage"]
+    lacking += ["effect", "effectAt", "effectMessage", "queue"]
     assert [body[name] for name in lacking] == [None] * len(lacking)
-    assert len(body) == 28
+    assert len(body) == 29
 
 
 async def test_effects_are_filtered_as_they_are_now() -> None:
