@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deep coverage tools versions lint bench fuzz mutate chaos simulate \
+.PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
 	sabotage soak \
 	cluster cluster-down docs lock screenshots clean
 
@@ -55,11 +55,18 @@ test-deep: $(VENV)/.dev ## Run the property-based tests with many examples.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/unit tests/bench \
 		tests/integration/test_many_syncs.py tests/integration/test_verdicts.py
 
-lint: $(VENV)/.dev ## Check format, style, types and import contracts.
+lint: $(VENV)/.dev ## Check format, style, types, import contracts, scripts and workflows.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/shellcheck $$(git grep -lE '^#!.*(bash|/sh)$$' -- .ci tests scripts)
+	@$(BIN)/zizmor --offline --persona=pedantic --quiet --no-progress .github action.yml \
+		operarios-example/.github
+
+audit: $(VENV)/.dev ## Search the locked dependencies for known vulnerabilities (needs pypi.org).
+	@$(BIN)/pip-audit --strict --disable-pip --progress-spinner=off \
+		$(foreach lock,$(wildcard requirements/*.txt),--requirement=$(lock))
 
 simulate: $(VENV)/.dev ## Simulate the controller in virtual time under faults (SEEDS=5000, SEED=17).
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
@@ -99,14 +106,15 @@ docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 	@$(BIN)/python scripts/make_docs.py
 	@$(BIN)/python -m tests.support.api_table
 
+# Renovate repeats the command in the header of a lock file, and knows only its options. The options
+# after it keep what pip is configured to on this machine out of the file.
+compile = CUSTOM_COMPILE_COMMAND='$(1)' $(BIN)/$(1) \
+	--quiet --no-emit-trusted-host --no-emit-find-links --no-emit-options
+locked = pip-compile --allow-unsafe --generate-hashes --no-emit-index-url --strip-extras$(if $(2), $(2)) \
+	--output-file=requirements/$(1).txt pyproject.toml
 lock: $(VENV)/.dev ## Update the hash-locked requirements.
-	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
-		--output-file requirements/runtime.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --generate-hashes --no-strip-extras --allow-unsafe --no-header \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
-		--extra dev --constraint requirements/runtime.txt \
-		--output-file requirements/dev.txt pyproject.toml
+	@$(call compile,$(call locked,runtime))
+	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=dev))
 
 clean: ## Delete what the targets created in this folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tests.cluster.controlplane import binaries
+from tests.support.actionlint import ACTIONLINT
 from tests.support.amtool import AMTOOL
 from tests.support.kueue import KUEUE
 
 if __name__ == "__main__":
     print(binaries())
+    print(ACTIONLINT.build())
     print(AMTOOL.build())
     print(KUEUE.build())
