@@ -29,6 +29,27 @@ _WAITED: Final = "openfero_gitops_waiting_max_wait_ratio"
 _IN_ROW: Final = "openfero_gitops_not_healed_in_a_row"
 
 
+def live_families() -> Iterator[GaugeMetricFamily]:
+    """Yield the metrics without values: conditions, the longest wait, and runs in a row."""
+    yield GaugeMetricFamily(
+        _CONDITION,
+        "1 for a condition of this replica that holds, else 0; as in /readyz, without parts "
+        "that are not configured",
+        labels=["condition"],
+    )
+    yield GaugeMetricFamily(
+        _WAITED,
+        "Largest share of its max-wait that a Job has waited, on the leader: 0 to 1, "
+        "and 0 if none waits",
+    )
+    yield GaugeMetricFamily(
+        _IN_ROW,
+        "Latest runs of an operario that did not heal their alerts, back to the first that "
+        "did, on the leader",
+        labels=["operario"],
+    )
+
+
 class ReplicaHealth(Protocol):
     """What is known about a replica besides its Jobs."""
 
@@ -61,27 +82,11 @@ class LiveMetrics(Collector):
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Name the metrics; without this, the registry would collect them at once."""
-        yield GaugeMetricFamily(
-            _CONDITION,
-            "1 for a condition of this replica that holds, else 0; as in /readyz, without parts "
-            "that are not configured",
-            labels=["condition"],
-        )
-        yield GaugeMetricFamily(
-            _WAITED,
-            "Largest share of its max-wait that a Job has waited, on the leader: 0 to 1, "
-            "and 0 if none waits",
-        )
-        yield GaugeMetricFamily(
-            _IN_ROW,
-            "Latest runs of an operario that did not heal their alerts, back to the first that "
-            "did, on the leader",
-            labels=["operario"],
-        )
+        return live_families()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Compute the metrics."""
-        conditions, waited, in_row = self.describe()
+        conditions, waited, in_row = live_families()
         for condition in self._state.conditions():
             if condition.configured:
                 conditions.add_metric([condition.name], condition.holds)

@@ -24,11 +24,14 @@ from tests.support.chart import (
     CHART,
     NAME,
     RELEASE,
+    REPOSITORY,
     HelmError,
     Object,
     Values,
     helm,
     install_chart,
+    merged,
+    only,
     render_chart,
     service_account_kubeconfig,
     uninstall_chart,
@@ -46,7 +49,6 @@ pytestmark = pytest.mark.cluster
 
 ENFORCE = "pod-security.kubernetes.io/enforce"
 POLICY_API = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
-REPOSITORY: Values = {"repository": {"url": "https://git.example.com/operarios.git"}}
 # Starting Pods anew costs more than the rest of an upgrade.
 PODLESS: Values = {**REPOSITORY, "replicaCount": 0}
 
@@ -142,22 +144,6 @@ PROXY_POD = {
 def _helm(request: pytest.FixtureRequest) -> None:
     """Need helm, which is built together with the control plane."""
     require_binaries(request.config)
-
-
-def merged(values: Values, changes: Values) -> Values:
-    """Return values with changes laid over them, as Helm does it."""
-    result = dict(values)
-    for key, change in changes.items():
-        below = result.get(key)
-        both = isinstance(below, dict) and isinstance(change, dict)
-        result[key] = merged(below, change) if both else change
-    return result
-
-
-def only(objects: list[Object], kind: str) -> Object:
-    """Return the one object of a kind."""
-    [item] = [item for item in objects if item["kind"] == kind]
-    return item
 
 
 def secret(objects: list[Object], name: str) -> Object:
@@ -383,6 +369,39 @@ def test_every_value_is_described_and_in_the_schema() -> None:
 
     described = [value.name for value in described_values(text)]
     assert described == list(leaves(schema, yaml.safe_load(text)))
+
+
+@ALL
+def test_common_labels_and_annotations_are_on_every_object(values: Values) -> None:
+    """Those of an object itself win, and selectors do not change."""
+    common: Values = {
+        "commonLabels": {"team": "common", "app.kubernetes.io/name": "other"},
+        "commonAnnotations": {"contact": "common"},
+        "jobsNamespace": {"annotations": {"contact": "own"}},
+        "deploymentAnnotations": {"reload": "yes"},
+        "podLabels": {"team": "own"},
+        "webhook": {"secretAnnotations": {"copy": "monitoring"}},
+    }
+    for each in (objects := render_chart("openfero", merged(values, common))):
+        metadata = each["metadata"]
+        is_namespace = each["kind"] == "Namespace"
+        assert metadata["labels"]["app.kubernetes.io/name"] == NAME
+        assert metadata["labels"]["team"] in ("common", "platform"), each
+        assert metadata["annotations"]["contact"] == ("own" if is_namespace else "common"), each
+    assert (
+        only(objects, "Namespace")["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    )
+    deployment = only(objects, "Deployment")
+    assert deployment["metadata"]["annotations"]["reload"] == "yes"
+    assert deployment["spec"]["template"]["metadata"]["labels"] == {
+        **deployment["spec"]["selector"]["matchLabels"],
+        **merged(values, common)["podLabels"],
+    }
+    assert set(deployment["spec"]["selector"]["matchLabels"]) == {
+        "app.kubernetes.io/name",
+        "app.kubernetes.io/instance",
+    }
+    assert secret(objects, "webhook")["metadata"]["annotations"]["copy"] == "monitoring"
 
 
 def test_a_stopping_pod_has_time_for_the_deliveries_that_still_arrive() -> None:

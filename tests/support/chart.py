@@ -29,9 +29,28 @@ PATIENCE = 300  # seconds
 Values = dict[str, Any]
 Object = dict[str, Any]
 
+#: The only value that the chart requires.
+REPOSITORY: Values = {"repository": {"url": "https://git.example.com/operarios.git"}}
+
 
 class HelmError(RuntimeError):
     """Helm failed; the text is its output."""
+
+
+def merged(values: Values, changes: Values) -> Values:
+    """Return values with changes laid over them, as Helm does it."""
+    result = dict(values)
+    for key, change in changes.items():
+        below = result.get(key)
+        both = isinstance(below, dict) and isinstance(change, dict)
+        result[key] = merged(below, change) if both else change
+    return result
+
+
+def only(objects: list[Object], kind: str) -> Object:
+    """Return the one object of a kind."""
+    [item] = [item for item in objects if item["kind"] == kind]
+    return item
 
 
 def helm(

@@ -7,11 +7,28 @@ app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | trunc 63
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The labels of an object. */}}
 {{- define "openfero-gitops.labels" -}}
-{{- include "openfero-gitops.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- include "openfero-gitops.labelsWith" (list . dict) }}
+{{- end }}
+
+{{- /* The labels of an object that has more of them: the context and these. */}}
+{{- define "openfero-gitops.labelsWith" -}}
+{{- $root := first . }}
+{{- $own := include "openfero-gitops.selectorLabels" $root | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" (toString $root.Chart.AppVersion) }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $own "app.kubernetes.io/part-of" "openfero" }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- merge $own (last .) $root.Values.commonLabels | toYaml }}
+{{- end }}
+
+{{- /* The annotations of an object, with their key: the context and those of this object. */}}
+{{- define "openfero-gitops.annotations" -}}
+{{- with merge (dict) (last .) (first .).Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "openfero-gitops.serviceAccountName" -}}

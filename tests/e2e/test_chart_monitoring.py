@@ -1,0 +1,305 @@
+"""The alerts about the controller itself: each fires for its cause, and has a runbook."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.chart import NAME, REPOSITORY, Values, merged, only, render_chart
+from tests.support.cluster import require_binaries
+from tests.support.paths import ROOT
+from tests.support.promtool import check_rules, run_rule_tests, selectors
+from tests.support.replica import Replica, alert, operario
+from tests.support.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+pytestmark = pytest.mark.cluster
+
+SCRAPED = f'namespace="team",job="{NAME}"'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _helm(request: pytest.FixtureRequest) -> None:
+    """Need helm, which is built together with the control plane."""
+    require_binaries(request.config)
+
+
+@pytest.fixture(scope="module")
+def served_metrics(
+    tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path, shared_namespace: str
+) -> Mapping[str, frozenset[str]]:
+    """Give the names of all metrics that a real replica serves, with their documented labels."""
+    folder = tmp_path_factory.mktemp("served")
+    repository = Repository(folder / "git")
+    repository.write("Disk.json", operario("Disk"))
+    repository.commit("Operarios")
+    with Replica(
+        folder,
+        name="a",
+        kubeconfig=kubeconfig,
+        namespace=shared_namespace,
+        repository=repository.url,
+    ) as replica:
+        assert replica.deliver(alert("Disk", host="a"))[0] == 200
+        served = list(text_string_to_metric_families(replica.read("/metrics")))
+    page = (ROOT / "docs/metrics.md").read_text()
+    documented = {
+        name: frozenset(re.findall(r"`(\w+)`", labels))
+        for name, labels in re.findall(
+            r"^\| `(openfero_\w+)` \| \w+ \| (.*?) \|", page, re.MULTILINE
+        )
+    }
+    for family in served:
+        for sample in family.samples:
+            if family.name.startswith("openfero_"):
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                assert set(sample.labels) - {"le"} == documented[name]
+    names = {f"{each.name}_total" if each.type == "counter" else each.name for each in served}
+    assert {name for name in names if name.startswith("openfero_")} == set(documented)
+    histograms = {each.name for each in served if each.type == "histogram"}
+    for name in histograms & documented.keys():
+        documented[f"{name}_bucket"] = documented[name] | {"le"}
+        documented[f"{name}_count"] = documented[f"{name}_sum"] = documented[name]
+    return documented
+
+
+@dataclass(frozen=True)
+class Case:
+    """An alert, series for which it fires, and similar ones for which it does not.
+
+    Series are written as promtool does: `1x9` is ten times 1, and `0+1x9` rises by 1 each minute.
+    It must fire at the minute `at`, and not at the minute `not_at`, which is earlier. `filled` are
+    the texts in place of the templates of its description.
+    """
+
+    alert: str
+    firing: Mapping[str, str]
+    quiet: Mapping[str, str]
+    not_at: int
+    at: int
+    filled: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+CASES = [
+    Case(
+        "OpenFeroNoLeader",
+        {'leader{pod="a"}': "1 1 0x20", 'leader{pod="b"}': "0x20"},
+        {'leader{pod="a"}': "0x20", 'leader{pod="b"}': "1x20"},
+        1,
+        5,
+    ),
+    Case(
+        "OpenFeroNoLeader",
+        {'leader{pod="a"}': "1 1 stale"},
+        {'leader{pod="a"}': "1 1 1x20"},
+        1,
+        5,
+    ),
+    Case(
+        "OpenFeroNotSynced",
+        {
+            'sync_failing_since_timestamp_seconds{pod="a"}': "0 60x30",
+            'revision_refused{pod="a"}': "0x30",
+            'sync_failing_since_timestamp_seconds{pod="b"}': "0x30",
+            'revision_refused{pod="b"}': "0x30",
+        },
+        {
+            'sync_failing_since_timestamp_seconds{pod="a"}': "0 60x30",
+            'revision_refused{pod="a"}': "0 1x30",
+        },
+        16,
+        18,
+        ("17m 0s",),
+    ),
+    Case(
+        "OpenFeroRevisionRefused",
+        {'revision_refused{pod="a"}': "0x30", 'revision_refused{pod="b"}': "0 1x30"},
+        {'revision_refused{pod="a"}': "0x30", 'revision_refused{pod="b"}': "1 1 0x30"},
+        1,
+        4,
+    ),
+    Case(
+        "OpenFeroOperariosQuarantined",
+        {'problems{pod="a"}': "0 3x30", 'problems{pod="b"}': "0 2x30"},
+        {'problems{pod="a"}': "0x30"},
+        1,
+        4,
+        ("3",),
+    ),
+    Case(
+        "OpenFeroWaitingLong",
+        {'waiting_max_wait_ratio{pod="a"}': "0 0.4 0.6x30"},
+        {'waiting_max_wait_ratio{pod="a"}': "0 0.4 0.5x30"},
+        1,
+        4,
+        ("60%",),
+    ),
+    Case(
+        "OpenFeroNotHealedInARow",
+        {'not_healed_in_a_row{pod="a",operario="disk"}': "1 1 2x30"},
+        {
+            'not_healed_in_a_row{pod="a",operario="disk"}': "1x30",
+            'not_healed_in_a_row{pod="a",operario="node"}': "1x30",
+        },
+        1,
+        2,
+        ("2", "disk"),
+        {"operario": "disk"},
+    ),
+    Case(
+        "OpenFeroDeliveriesFailing",
+        {
+            'deliveries_total{pod="a",code="200"}': "0+9x30",
+            'deliveries_total{pod="a",code="503"}': "0+1x30",
+        },
+        {
+            'deliveries_total{pod="a",code="200"}': "0+9x30",
+            'deliveries_total{pod="a",code="401"}': "0+1x30",
+            'deliveries_total{pod="a",code="503"}': "0 1 2x30",
+        },
+        4,
+        9,
+        ("503",),
+        {"code": "503"},
+    ),
+    # Alertmanager tries again when it next delivers the group, by default after five minutes.
+    Case(
+        "OpenFeroDeliveriesRefused",
+        {'deliveries_total{pod="a",code="401"}': "1x4 2x4 3x4 4x4"},
+        {
+            'deliveries_total{pod="a",code="401"}': "1x30",
+            'deliveries_total{pod="a",code="503"}': "0+1x30",
+        },
+        4,
+        12,
+        ("401",),
+        {"code": "401"},
+    ),
+    Case(
+        "OpenFeroWatchdogMissing",
+        {'condition{pod="a",condition="watchdog"}': "1 0x30"},
+        {'condition{pod="a",condition="watchdog"}': "1x30"},
+        1,
+        3,
+    ),
+    Case(
+        "OpenFeroDegraded",
+        {
+            'condition{pod="a",condition="clock"}': "1 0x30",
+            'condition{pod="b",condition="clock"}': "1x30",
+        },
+        {
+            'condition{pod="a",condition="clock"}': "1x30",
+            'condition{pod="a",condition="watchdog"}': "0x30",
+            'condition{pod="a",condition="serving"}': "0x30",
+            'condition{pod="a",condition="job policy"}': "0x30",
+        },
+        10,
+        13,
+        ("clock",),
+        {"condition": "clock"},
+    ),
+]
+
+
+def rules(**changes: Any) -> dict[str, dict[str, Any]]:
+    """Return the alerts of the chart's PrometheusRule by their names."""
+    values: Values = {"prometheusRule": {"enabled": True, **changes}}
+    [group] = only(render_chart("team", merged(REPOSITORY, values)), "PrometheusRule")["spec"][
+        "groups"
+    ]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def rule_tests(case: Case, rule: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return promtool's tests of a case."""
+    filled = iter(case.filled)
+    texts = rule["annotations"]
+    description = re.sub(r"\{\{.*?\}\}", lambda _: next(filled), texts["description"])
+    expected = {
+        "exp_labels": {"severity": rule["labels"]["severity"], "namespace": "team", **case.labels},
+        "exp_annotations": {**texts, "description": description},
+    }
+
+    def test(series: Mapping[str, str], scraped: str, moments: Mapping[int, list[Any]]) -> Any:
+        return {
+            "interval": "1m",
+            "input_series": [
+                {"series": f"openfero_gitops_{name.replace('{', '{' + scraped + ',')}", "values": v}
+                for name, v in series.items()
+            ],
+            "alert_rule_test": [
+                {"eval_time": f"{minute}m", "alertname": case.alert, "exp_alerts": alerts}
+                for minute, alerts in moments.items()
+            ],
+        }
+
+    return [
+        test(case.firing, SCRAPED, {case.not_at: [], case.at: [expected]}),
+        test(case.quiet, SCRAPED, {case.at: []}),
+        # Without series of this release it has no leader.
+        test(
+            case.firing,
+            'namespace="other",job="other"',
+            {case.at: [expected] if case.alert == "OpenFeroNoLeader" else []},
+        ),
+    ]
+
+
+def test_each_alert_fires_for_its_cause_alone(tmp_path: Path) -> None:
+    """It fires after its time, not before, not for what is similar, nor for another release."""
+    given = rules()
+    assert {case.alert for case in CASES} == set(given)
+    tests = [test for case in CASES for test in rule_tests(case, given[case.alert])]
+    run_rule_tests(tmp_path, [{"name": "chart", "rules": list(given.values())}], tests)
+
+
+def test_every_metric_of_an_alert_is_served(served_metrics: Mapping[str, frozenset[str]]) -> None:
+    """A replica exposes each metric and label that an expression names."""
+    scraped = {"namespace", "job"}
+    for rule in rules().values():
+        used = list(selectors(rule["expr"]))
+        assert used
+        for metric, labels in used:
+            assert labels - scraped <= served_metrics[metric], rule["alert"]
+
+
+def test_each_alert_has_a_runbook() -> None:
+    """Its address is that of a heading, whose section names the alert in the table above."""
+    page = (ROOT / "docs/runbooks.md").read_text()
+    headings = {heading.lower() for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
+    for name, rule in rules().items():
+        address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert address.endswith("/docs/runbooks.md")
+        assert anchor in headings
+        severity = rule["labels"]["severity"]
+        assert f"| [{name}](#{anchor}) | {severity} |" in page
+    assert headings == {name.lower() for name in rules()}
+    own = "https://wiki.example.com/openfero"
+    for name, rule in rules(runbookUrl=own).items():
+        assert rule["annotations"]["runbook_url"] == f"{own}#{name.lower()}"
+
+
+def test_alerts_can_be_adapted(tmp_path: Path) -> None:
+    """They can be left out, wait for longer, have more labels, and select other metrics."""
+    changed = rules(
+        disabled=["OpenFeroDegraded"],
+        alertLabels={"team": "platform"},
+        selector='cluster="a",app="openfero"',
+        **{"for": {"OpenFeroNotSynced": "30m"}},
+    )
+    assert "OpenFeroDegraded" not in changed
+    assert changed["OpenFeroNotSynced"]["for"] == "30m"
+    for rule in changed.values():
+        assert rule["labels"]["team"] == "platform"
+        assert rule["labels"]["namespace"] == "team"
+        assert 'cluster="a",app="openfero"' in rule["expr"]
+    check_rules(tmp_path, [{"name": "chart", "rules": list(changed.values())}])
