@@ -385,7 +385,8 @@ def test_common_labels_and_annotations_are_on_every_object(values: Values) -> No
     for each in (objects := render_chart("openfero", merged(values, common))):
         metadata = each["metadata"]
         is_namespace = each["kind"] == "Namespace"
-        assert metadata["labels"]["app.kubernetes.io/name"] == NAME
+        name = f"{NAME}-test" if each["kind"] == "Pod" else NAME
+        assert metadata["labels"]["app.kubernetes.io/name"] == name
         assert metadata["labels"]["team"] in ("common", "platform"), each
         assert metadata["annotations"]["contact"] == ("own" if is_namespace else "common"), each
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.chart import NAME, REPOSITORY, Values, merged, only, render_chart
 from tests.support.cluster import require_binaries
 from tests.support.paths import ROOT
-from tests.support.promtool import check_rules, run_rule_tests, selectors
+from tests.support.promtool import check_queries, check_rules, run_rule_tests, selectors
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
 
@@ -303,3 +304,68 @@ def test_alerts_can_be_adapted(tmp_path: Path) -> None:
         assert rule["labels"]["namespace"] == "team"
         assert 'cluster="a",app="openfero"' in rule["expr"]
     check_rules(tmp_path, [{"name": "chart", "rules": list(changed.values())}])
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard in the chart's ConfigMap."""
+    values: Values = {"grafanaDashboard": {"enabled": True, "annotations": {"folder": "a"}}}
+    made = only(render_chart("team", merged(REPOSITORY, values)), "ConfigMap")
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert made["metadata"]["annotations"] == {"folder": "a"}
+    content: dict[str, Any] = json.loads(made["data"]["openfero-gitops.json"])
+    return content
+
+
+def queries() -> list[str]:
+    """Return every query of the dashboard, with what Grafana puts in place of its variables."""
+    variables = {"$namespace": "team", "$job": NAME, "$__rate_interval": "5m"}
+    texts = [
+        target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())
+    ]
+    for name, text in variables.items():
+        texts = [query.replace(name, text) for query in texts]
+    return texts
+
+
+def test_the_dashboard_is_made_on_request() -> None:
+    """Without it no ConfigMap is created."""
+    assert "ConfigMap" not in {each["kind"] for each in render_chart("team", REPOSITORY)}
+
+
+def test_every_query_of_the_dashboard_is_valid(tmp_path: Path) -> None:
+    """Prometheus can parse each, no variable is left over, and each names the release."""
+    given = queries()
+    assert not [query for query in given if "$" in query]
+    assert all(SCRAPED in query for query in given)
+    check_queries(tmp_path, given)
+
+
+def test_the_dashboard_shows_every_metric(served_metrics: Mapping[str, frozenset[str]]) -> None:
+    """Each metric and label in a query is served, and no metric of ours is left out."""
+    # Prometheus renames a label that the target has, too.
+    scraped = {"namespace", "job", "pod", "instance", "exported_namespace"}
+    shown = set()
+    for query in queries():
+        for metric, labels in selectors(query):
+            assert labels - scraped <= served_metrics[metric], query
+            shown.add(re.sub(r"_(bucket|sum|count)$", "", metric))
+        for by in re.findall(r"by \(([^)]*)\)", query):
+            known = {*scraped, *(x for m, _ in selectors(query) for x in served_metrics[m])}
+            assert set(by.split(", ")) <= known, query
+    every = {re.sub(r"_(bucket|sum|count)$", "", name) for name in served_metrics}
+    assert every - shown == {"openfero_gitops_sync_last_success_timestamp_seconds"}
+
+
+def test_panels_do_not_overlap() -> None:
+    """Each has a title, a description, and its own place in the grid of 24 columns."""
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        assert panel["title"]
+        assert panel["type"] == "row" or panel["description"].endswith(".")
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells

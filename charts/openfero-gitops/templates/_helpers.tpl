@@ -23,6 +23,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- merge $own (last .) $root.Values.commonLabels | toYaml }}
 {{- end }}
 
+{{- /* The labels of the Pod of helm test: the Service and the policies must not select it. */}}
+{{- define "openfero-gitops.testLabels" -}}
+{{- $labels := include "openfero-gitops.labels" . | fromYaml }}
+{{- set $labels "app.kubernetes.io/name" (printf "%s-test" (include "openfero-gitops.fullname" .)) | toYaml }}
+{{- end }}
+
 {{- /* The annotations of an object, with their key: the context and those of this object. */}}
 {{- define "openfero-gitops.annotations" -}}
 {{- with merge (dict) (last .) (first .).Values.commonAnnotations }}
