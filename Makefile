@@ -114,7 +114,8 @@ locked = pip-compile --allow-unsafe --generate-hashes --no-emit-index-url --stri
 	--output-file=requirements/$(1).txt pyproject.toml
 lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(call compile,$(call locked,runtime))
-	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=dev))
+	@$(call compile,$(call locked,otel,--constraint=requirements/runtime.txt --extra=otel))
+	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=otel --extra=dev))
 
 clean: ## Delete what the targets created in this folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
