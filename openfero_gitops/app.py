@@ -74,6 +74,7 @@ from openfero_gitops.notifications.notifier import Notifier
 from openfero_gitops.serving import build_server, describe_replica
 from openfero_gitops.sources.tree import normalise
 from openfero_gitops.state import State
+from openfero_gitops.tracing import NO_TRACES, start_tracing
 from openfero_gitops.verification import JobVerifier
 from openfero_gitops.web.auth import SecretLines
 from openfero_gitops.web.evidence import EvidenceReader
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.health import About
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.leadership.term import LeaseTerm
-    from openfero_gitops.ports import SourceWithHistory
+    from openfero_gitops.ports import SourceWithHistory, Traces
     from openfero_gitops.settings import ResolvedNamespaces, Settings
     from openfero_gitops.web.server import Address
 
@@ -135,6 +136,7 @@ class Controller:
         clock: Clock | None = None,
         sync_requested: asyncio.Event | None = None,
         listed_settings: tuple[SettingInUse, ...] = (),
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Build the parts of a replica; nothing is started or connected yet.
 
@@ -225,6 +227,7 @@ class Controller:
             replica_labels=replica_labels,
             received=self._watchdog.receive,
             answered=self.unanswered.receive,
+            traces=traces,
         )
         self._admitter = Admitter(
             jobs=jobs,
@@ -235,6 +238,7 @@ class Controller:
             counts=self.metrics,
             now=self.clock.now,
             identity=settings.identity,
+            traces=traces,
         )
         self.metrics.requests_limits(
             delivery=lambda: self.submitter.requests.current,
@@ -246,6 +250,7 @@ class Controller:
             catalog=self._catalog,
             counts=self.metrics,
             now=self.clock.now,
+            traces=traces,
         )
         self._settler = Settler(
             jobs=jobs,
@@ -253,6 +258,7 @@ class Controller:
             catalog=self._catalog,
             counts=self.metrics,
             now=self.clock.now,
+            traces=traces,
         )
         self._queue_reader = QueueReader(
             workloads=WorkloadStore(api, read_workload), view=self.view, now=self.clock.now
@@ -354,6 +360,7 @@ class Controller:
             request_sync=self.sync_requests.request,
             block_seconds=lambda: self.syncer.block_seconds,
             report_refused_delivery=self._report_refused_delivery,
+            traces=traces,
         )
 
     def _build_state(self, about: About) -> State:
@@ -605,6 +612,8 @@ async def serve(
     on_signals(stop, without_delay, sync_requested.set)
     source = git_source(settings)
     async with contextlib.AsyncExitStack() as exits:
+        traces = start_tracing(os.environ, settings.identity, __version__)
+        exits.push_async_callback(traces.stop)
         exits.push_async_callback(source.aclose)
         clock = Clock(_now, boottime)
         api = await KubernetesApi.connect(settings.kubeconfig, clock=clock)
@@ -621,6 +630,7 @@ async def serve(
             clock=clock,
             sync_requested=sync_requested,
             listed_settings=listed_settings,
+            traces=traces,
         )
         await controller.run(stop, started, without_delay=without_delay)
 

@@ -1,6 +1,7 @@
 """What background workers need from the outside: one Protocol per kind of resource.
 
-`cluster` and `sources` implement them, `metrics` implements `Counts`, and `app` connects the two.
+`cluster` and `sources` implement them, `metrics` implements `Counts`, `tracing` implements
+`Traces`, and `app` connects the two.
 The workers of `catalog`, `delivery`, `admission`, `effects`, `events` and `dryrun` import nothing
 else of the outside. Every method of a Kubernetes resource raises `ApiError`; those of a source
 raise `SourceError`.
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from openfero_gitops.domain.answer import Answer
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
     from openfero_gitops.jobs.patches import Patch
     from openfero_gitops.jobs.workload import QueueStatus
 
+    Attributes = Mapping[str, str | int | float | bool]
+
 __all__ = [
     "AlertReceiver",
+    "Attributes",
     "ConfigMaps",
     "Counts",
     "Events",
@@ -35,7 +40,9 @@ __all__ = [
     "RunningTerm",
     "Source",
     "SourceWithHistory",
+    "Span",
     "Term",
+    "Traces",
     "Workloads",
 ]
 
@@ -285,6 +292,64 @@ class Counts(Protocol):
 
     def changed(self, changes: Changes) -> None:
         """Count the operarios that a new catalog added, changed or removed."""
+        ...
+
+
+class Span(Protocol):
+    """A step that is traced."""
+
+    def set(self, attributes: Attributes) -> None:
+        """Add attributes."""
+        ...
+
+    def link(self, traceparent: str) -> None:
+        """Refer to a step of another trace; nothing happens if it is empty."""
+        ...
+
+    def fail(self, message: str) -> None:
+        """Mark the step as failed."""
+        ...
+
+
+class Traces(Protocol):
+    """Traces of what happens to an alert; see `tracing`.
+
+    Steps are also steps of that which the current task is in. `after` is what a Job carries of the
+    trace in which it was created. Nothing is traced if it is empty.
+    """
+
+    @property
+    def traceparent(self) -> str:
+        """The current step as W3C Trace Context writes it; empty if it is not traced."""
+        ...
+
+    def delivery(
+        self, method: str, path: str, headers: Mapping[str, str]
+    ) -> AbstractContextManager[Span]:
+        """Begin the trace of a request, or continue that of its headers."""
+        ...
+
+    def step(
+        self, name: str, attributes: Attributes | None = None, *, after: str | None = None
+    ) -> AbstractContextManager[Span]:
+        """Trace a step; an exception that ends it marks it as failed."""
+        ...
+
+    def past(
+        self,
+        name: str,
+        start: datetime,
+        end: datetime,
+        attributes: Attributes,
+        *,
+        after: str,
+        failure: str = "",
+    ) -> None:
+        """Add a step that has ended; `failure` is what went wrong in it."""
+        ...
+
+    async def stop(self) -> None:
+        """Send what is traced, for a few seconds at most."""
         ...
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openfero_gitops.delivery.submitter import Submitter
     from openfero_gitops.domain.setting import SettingInUse
     from openfero_gitops.metrics import Metrics
+    from openfero_gitops.ports import Traces
     from openfero_gitops.settings import Auth, ResolvedNamespaces, Settings
     from openfero_gitops.state import State
     from openfero_gitops.web.evidence import EvidenceReader
@@ -66,6 +67,7 @@ def build_server(
     request_sync: Callable[[], None],
     block_seconds: Callable[[], float],
     report_refused_delivery: Callable[[str], None],
+    traces: Traces,
 ) -> Server:
     """Build the server of a replica; it does not listen yet.
 
@@ -107,6 +109,7 @@ def build_server(
             PayloadLimits(settings.max_delivery_size, settings.max_alerts),
             report_refused_delivery,
         ),
+        traces=traces,
     )
 
 

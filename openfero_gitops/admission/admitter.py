@@ -37,6 +37,7 @@ from openfero_gitops.admission.job_index import JobIndex
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.background import wait_for_event
 from openfero_gitops.concurrency import AdaptiveSlots
+from openfero_gitops.decision_log import Decided, log_decision_about
 from openfero_gitops.domain.concurrency import ConcurrencyLimit
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Throttled
 from openfero_gitops.domain.feed import Failed
@@ -44,6 +45,7 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Phase, Remediation
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
+from openfero_gitops.tracing import NO_TRACES, job_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from openfero_gitops.admission.pause import Control
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.jobs.view import View
-    from openfero_gitops.ports import Counts, Jobs, Term
+    from openfero_gitops.ports import Counts, Jobs, Term, Traces
 
 _log = structlog.get_logger(__name__)
 
@@ -147,6 +149,7 @@ class Admitter:
         now: Callable[[], datetime],
         identity: str,
         stopwatch: Callable[[], float] = time.perf_counter,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Take the dependencies.
 
@@ -161,6 +164,7 @@ class Admitter:
         self._now = now
         self._identity = identity
         self._stopwatch = stopwatch
+        self._traces = traces
         self.write_slots = AdaptiveSlots(_WRITES)
         self._state: _TermState | None = None
         #: The last decision of this term on each waiting Job.
@@ -321,12 +325,18 @@ class Admitter:
         self, state: _TermState, job: Remediation, decision: Admit | Refuse
     ) -> None:
         stamp = state.new_stamp()
-        if isinstance(decision, Admit):
-            patch = patches.admit(job, stamp, self._identity, self._now())
-        else:
-            patch = patches.refuse(job, stamp, decision.reason, decision.message)
+        attributes = {**job_attributes(job), "openfero.reason": decision.reason.value}
         try:
-            applied = await self._write(state, job, patch)
+            if isinstance(decision, Admit):
+                decided, message = Decided.ADMITTED, ""
+                with self._traces.step("admit", attributes, after=job.traceparent):
+                    patch = patches.admit(job, stamp, self._identity, self._now())
+                    applied = await self._write(state, job, patch)
+            else:
+                decided, message = Decided.REFUSED, decision.message
+                with self._traces.step("refuse", attributes, after=job.traceparent):
+                    patch = patches.refuse(job, stamp, decision.reason, message)
+                    applied = await self._write(state, job, patch)
         except ApiError as error:
             if not error.answered:
                 state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
@@ -338,12 +348,12 @@ class Admitter:
             raise
         if applied:
             self._counts.decided(decision.reason)
-            _log.info(
-                "Job admitted" if isinstance(decision, Admit) else "Job refused",
-                job=str(job.key),
-                operario=job.operario,
-                reason=decision.reason.value,
-                commit=job.commit,
+            log_decision_about(
+                job,
+                decided,
+                decision.reason.value,
+                message=message,
+                approved_by=job.approved_by or "",
             )
 
     async def _record_start(self, state: _TermState, job: Remediation) -> None:

@@ -14,6 +14,7 @@ import structlog
 
 from openfero_gitops.admission.expiry import expired_jobs
 from openfero_gitops.background import wait_for_event
+from openfero_gitops.decision_log import Decided, log_decision_about
 from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.backoff import Backoff
 from openfero_gitops.domain.errors import (
@@ -30,15 +31,16 @@ from openfero_gitops.domain.remediation import FINAL, Phase
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.failure import failure_message
 from openfero_gitops.jobs.observe import observe
+from openfero_gitops.tracing import NO_TRACES, job_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
-    from openfero_gitops.ports import Counts, Jobs, RunningTerm
+    from openfero_gitops.ports import Counts, Jobs, RunningTerm, Traces
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +50,11 @@ _RETRY: Final = timedelta(minutes=1)
 _BATCH_WINDOW_SECONDS: Final = 0.2
 #: Time between two deletions: ten thousand Jobs take a quarter of an hour.
 _DELETION_INTERVAL_SECONDS: Final = 0.1
+#: Decisions of people, which the leader only sees.
+_BY_HAND: Final[Mapping[str, Decided]] = {
+    Reason.REFUSED_BY_HUMAN: Decided.REFUSED,
+    Reason.CANCELLED_BY_HUMAN: Decided.CANCELLED,
+}
 _BACKOFF: Final = Backoff(first_seconds=1.0, max_seconds=10.0)
 
 
@@ -62,6 +69,7 @@ class Cleaner:
         catalog: Callable[[], Catalog | None],
         counts: Counts,
         now: Callable[[], datetime],
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Take the dependencies; nothing is started."""
         self._jobs = jobs
@@ -69,6 +77,7 @@ class Cleaner:
         self._catalog = catalog
         self._counts = counts
         self._now = now
+        self._traces = traces
         # When a Job that was tried may be tried again, by uid.
         self._next_patch: dict[str, datetime] = {}
         self._next_deletion: dict[str, datetime] = {}
@@ -114,7 +123,25 @@ class Cleaner:
 
     def _note_end(self, job: Remediation) -> None:
         self._counts.ended(job)
+        if (decided := _BY_HAND.get(job.reason)) is not None:
+            log_decision_about(job, decided, job.reason, message=job.message)
         _log.info("Job ended", job=str(job.key), phase=job.phase.value, operario=job.operario)
+        self._trace_run(job)
+
+    def _trace_run(self, job: Remediation) -> None:
+        """Trace the run of a Job that has ended, if it was started."""
+        if job.started and job.started_at is not None:
+            failed = job.phase is not Phase.SUCCEEDED
+            # Kubernetes records whole seconds, which begin before the admission.
+            start = max(job.started_at, job.admitted_at or job.started_at)
+            self._traces.past(
+                "run",
+                start,
+                max(start, job.finished_at or self._now()),
+                {**job_attributes(job), "openfero.phase": job.phase.value},
+                after=job.traceparent,
+                failure=f"{job.reason}: {job.message}" if failed else "",
+            )
 
     def _current(self, uid: str, key: JobKey) -> Remediation | None:
         """Return a Job as it is now; None if it does not exist any more."""
@@ -180,7 +207,7 @@ class Cleaner:
             _log.info("cannot cancel a Job", job=str(job.key), error=str(error))
         else:
             self._view.apply(observe(changed))
-            _log.info("Job cancelled", job=str(job.key), reason=Reason.RESOLVED.value)
+            log_decision_about(job, Decided.CANCELLED, Reason.RESOLVED.value)
 
     async def _clean(self, term: RunningTerm) -> None:
         """Delete the Jobs that Kubernetes would keep forever, one after the other."""

@@ -311,6 +311,7 @@ def _render_again(
         group_status=Status(delivered["groupStatus"]),
         received_at=parse_time(annotations[keys.RECEIVED_AT]) or _EPOCH,
         received_by=annotations[keys.RECEIVED_BY],
+        traceparent=annotations.get(keys.TRACEPARENT, ""),
     )
     return render(
         alert,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from openfero_gitops.delivery.pairs import identity_of
 from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.errors import Conflict, Forbidden, Invalid
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from openfero_gitops.delivery.pairs import Identity
     from openfero_gitops.domain.alert import Alert, AlertGroup, InvalidAlert
     from openfero_gitops.domain.errors import ApiError
 
@@ -24,9 +28,26 @@ def failed(alert: Alert, reason: Reason, message: str) -> Item:
     return Item(alert, Outcome.ERROR, reason, message, verdict=Verdict.REPEAT)
 
 
+def unmatched(alert: Alert, reason: Reason) -> Item:
+    """The result of an alert that needs no Job."""
+    return Item(alert, Outcome.NO_MATCH, reason, reason.text)
+
+
 def all_failed(group: AlertGroup, reason: Reason) -> Answer:
     """The answer to a delivery of which no alert has a Job, for one reason."""
     return with_invalid(group, [failed(alert, reason, reason.text) for alert in group.alerts])
+
+
+def answer_of(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
+    """The answer to a delivery; an alert without an item had no answer in time."""
+    return with_invalid(
+        group,
+        [
+            items.get(identity_of(alert))
+            or failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
+            for alert in group.alerts
+        ],
+    )
 
 
 def with_invalid(group: AlertGroup, items: list[Item]) -> Answer:

@@ -16,12 +16,19 @@ from openfero_gitops.domain.remediation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from openfero_gitops.domain.remediation import Remediation
 
 _DUPLICATE_REASONS: Final = frozenset({Reason.SAME_INCIDENT.value, Reason.SAME_OCCURRENCE.value})
+
+
+def same_start(
+    starts_at: datetime | None, incident: Iterable[Remediation]
+) -> Iterator[Remediation]:
+    """Yield the attempts of one occurrence; there are none if the alert has no startsAt."""
+    return (job for job in incident if starts_at is not None and job.starts_at == starts_at)
 
 
 def healing_job(job: Remediation, incident: Iterable[Remediation]) -> Remediation:

@@ -151,3 +151,8 @@ def with_own_job(alerts: Iterable[Alert], replica_labels: frozenset[str]) -> lis
         if common not in chosen or start < chosen[common][0]:
             chosen[common] = start, alert
     return [alert for _, alert in chosen.values()]
+
+
+def with_status(alerts: Mapping[Identity, Alert], status: Status) -> dict[Identity, Alert]:
+    """Return the alerts of a status."""
+    return {identity: alert for identity, alert in alerts.items() if alert.status is status}

@@ -17,15 +17,22 @@ import structlog
 
 from openfero_gitops.background import OnceEach, OnChange, in_turns, together
 from openfero_gitops.concurrency import AdaptiveSlots
+from openfero_gitops.delivery import reporting
 from openfero_gitops.delivery.answers import (
     NameTaken,
     all_failed,
+    answer_of,
     failed,
     of_other_member,
     reason_of,
-    with_invalid,
+    unmatched,
 )
-from openfero_gitops.delivery.attempt import healing_job, is_next_attempt_due, runs_so_far
+from openfero_gitops.delivery.attempt import (
+    healing_job,
+    is_next_attempt_due,
+    runs_so_far,
+    same_start,
+)
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import (
     Identity,
@@ -35,6 +42,7 @@ from openfero_gitops.delivery.pairs import (
     known_start,
     start_of,
     still_firing,
+    with_status,
 )
 from openfero_gitops.delivery.recording import IncidentRecorder
 from openfero_gitops.delivery.unread import UnreadLog
@@ -60,9 +68,10 @@ from openfero_gitops.jobs.foreign import remember_identity
 from openfero_gitops.jobs.names import job_key
 from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.render import Delivery, Rendered, render
+from openfero_gitops.tracing import NO_TRACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from openfero_gitops.domain.alert import Alert, AlertGroup
@@ -70,7 +79,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import JobKey, Remediation
     from openfero_gitops.jobs.view import View
-    from openfero_gitops.ports import Counts, Jobs
+    from openfero_gitops.ports import Counts, Jobs, Span, Traces
 
 _log = structlog.get_logger(__name__)
 
@@ -143,6 +152,7 @@ class Submitter:
         replica_labels: frozenset[str] = REPLICA_LABELS,
         received: Callable[[Sequence[Alert]], None] = lambda _: None,
         answered: Callable[[Answer], None] = lambda _: None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Take what is needed; nothing is started.
 
@@ -159,6 +169,7 @@ class Submitter:
         self._jobs_namespace = jobs_namespace
         self._limits = limits or DeliveryLimits()
         self._replica_labels = replica_labels
+        self._traces = traces
         self._deliveries = 0
         self.requests = AdaptiveSlots(self._limits.requests)
         self._recorder = IncidentRecorder(jobs, view, self.requests, replica_labels)
@@ -234,13 +245,12 @@ class Submitter:
             )
             async for key, alert in in_turns(alerts.items())
         }
-        reason = Reason.STILL_FIRING
-        items = {key: Item(dropped[key], Outcome.NO_MATCH, reason, reason.text) for key in dropped}
+        items = {key: unmatched(dropped[key], Reason.STILL_FIRING) for key in dropped}
         earlier = earlier_starts(alerts.values(), dropped.values(), self._replica_labels)
         progress = _Progress(catalog, delivery, alerts, occurrences, earlier, items)
 
-        firing = _with_status(alerts, Status.FIRING)
-        resolved = _with_status(alerts, Status.RESOLVED)
+        firing = with_status(alerts, Status.FIRING)
+        resolved = with_status(alerts, Status.RESOLVED)
 
         async def process_resolved() -> None:
             """Record that alerts were resolved, then submit them; firing alerts do not wait."""
@@ -267,7 +277,7 @@ class Submitter:
             _log.warning("a delivery exceeded its deadline", alerts=len(group.alerts))
             if len(items) < expected_items:
                 self._note_api_error(Unavailable("no answer in time"))
-        return _answer(group, items)
+        return answer_of(group, items)
 
     async def _submit_all(self, alerts: Mapping[Identity, Alert], progress: _Progress) -> None:
         """Submit alerts, not more at once than requests are allowed; add their items.
@@ -277,10 +287,11 @@ class Submitter:
         """
         pairs: dict[Identity, _Pair] = {}
         async for identity, alert in in_turns(alerts.items()):
-            matched = match(alert, progress.catalog, self._view)
+            with self._traces.step("match", reporting.alert_attributes(alert)) as step:
+                matched = match(alert, progress.catalog, self._view)
+                step.set(reporting.match_attributes(matched))
             if isinstance(matched, NoMatch):
-                reason = matched.reason
-                progress.items[identity] = Item(alert, Outcome.NO_MATCH, reason, reason.text)
+                progress.items[identity] = unmatched(alert, matched.reason)
             else:
                 common = common_identity(identity, alert, self._replica_labels)
                 pairs.setdefault(common, _Pair(common, {})).members[identity] = matched.operario
@@ -343,12 +354,28 @@ class Submitter:
     ) -> None:
         """Submit the alerts of a pair, which have one Job; add their items."""
         alert, occurrence, operario = self._first_of(pair, progress)
-        item = await self._submit(alert, occurrence, operario, progress, listed)
+        with self._traces.step("submit", reporting.alert_attributes(alert)) as step:
+            item = await self._submit(alert, occurrence, operario, progress, listed)
+            self._report(item, operario, step)
         delivered = progress.alerts[pair.first]
         for identity in pair.members:
             if identity != pair.first:
                 progress.items[identity] = of_other_member(item, progress.alerts[identity])
         progress.items[pair.first] = item if alert is delivered else replace(item, alert=delivered)
+
+    def _report(self, item: Item, operario: Operario, step: Span) -> None:
+        """Log and trace what became of an alert."""
+        step.set(reporting.result_attributes(item, operario))
+        if item.outcome is Outcome.ERROR:
+            step.fail(item.message)
+        elif item.outcome is Outcome.EXISTS and item.job is not None:
+            job = self._view.get(item.job)
+            step.link(job.traceparent if job is not None else "")
+        # Alertmanager repeats an invalid Job at every group_interval; one line is enough.
+        if item.verdict is not Verdict.UNPROCESSABLE or self._invalid.is_first(
+            (operario.name, operario.spec_digest)
+        ):
+            reporting.log_result(item, operario, self._traces.traceparent)
 
     async def _list(
         self, namespace: str, occurrences: Sequence[str]
@@ -379,6 +406,8 @@ class Submitter:
         Jobs that are `listed` need not be read.
         """
         catalog, delivery = progress.catalog, progress.delivery
+        if traceparent := self._traces.traceparent:
+            delivery = replace(delivery, traceparent=traceparent)
         attempt = self._newest_attempt(first)
         while True:
             occurrence, key = self._at_attempt(first, attempt, operario)
@@ -395,19 +424,21 @@ class Submitter:
                             return self._not_accepted(alert, operario, key)
                     elif existing is None:
                         self._backlog.clear()
-                        rendered = render(
-                            alert,
-                            operario,
-                            catalog.envelope,
-                            catalog.revision,
-                            delivery,
-                            jobs_namespace=self._jobs_namespace,
-                            attempt=attempt,
-                            replica_labels=self._replica_labels,
-                            occurrence=occurrence,
-                        )
+                        with self._traces.step("render"):
+                            rendered = render(
+                                alert,
+                                operario,
+                                catalog.envelope,
+                                catalog.revision,
+                                delivery,
+                                jobs_namespace=self._jobs_namespace,
+                                attempt=attempt,
+                                replica_labels=self._replica_labels,
+                                occurrence=occurrence,
+                            )
                         slot.measured = True
-                        existing = await self._create(rendered)
+                        with self._traces.step("create"):
+                            existing = await self._create(rendered)
             except _AttemptDeleted:
                 attempt = self._newest_attempt(first)
                 continue
@@ -458,12 +489,12 @@ class Submitter:
         Newer attempts that the view does not have yet are found from there.
         """
         incident = self._view.of_incident(occurrence.incident)
-        return max((job.attempt for job in _same_start(occurrence.starts_at, incident)), default=1)
+        return max((job.attempt for job in same_start(occurrence.starts_at, incident)), default=1)
 
     def _is_next_attempt_due(self, latest: Remediation, now: datetime) -> bool:
         incident = self._view.of_incident(latest.incident)
         attempts: dict[int, Remediation] = {}
-        for job in _same_start(latest.starts_at, incident):
+        for job in same_start(latest.starts_at, incident):
             if job.attempt not in attempts or job.key.namespace == latest.key.namespace:
                 attempts[job.attempt] = job
         attempts[latest.attempt] = latest
@@ -557,44 +588,12 @@ class Submitter:
             until = asyncio.get_running_loop().time() + seconds
             self._api_error = (f"the API server {problem}: {error}", until)
 
-    def _not_created(self, alert: Alert, operario: Operario, key: JobKey, error: ApiError) -> Item:
+    @staticmethod
+    def _not_created(alert: Alert, operario: Operario, key: JobKey, error: ApiError) -> Item:
+        verdict = Verdict.UNPROCESSABLE if isinstance(error, Invalid) else Verdict.REPEAT
         reason = reason_of(error)
-        final = isinstance(error, Invalid)
-        # Alertmanager repeats an invalid Job at every group_interval; one line is enough.
-        if not final or self._invalid.is_first((operario.name, operario.spec_digest)):
-            _log.warning(
-                "a Job was not created",
-                alert=alert.name,
-                operario=operario.name,
-                job=str(key),
-                reason=reason.value,
-                error=str(error),
-            )
-        verdict = Verdict.UNPROCESSABLE if final else Verdict.REPEAT
         return Item(alert, Outcome.ERROR, reason, str(error), operario.name, key, verdict)
 
 
 class _AttemptDeleted(Exception):
     """An attempt after the first was deleted, and only the view still had it."""
-
-
-def _answer(group: AlertGroup, items: Mapping[Identity, Item]) -> Answer:
-    return with_invalid(
-        group,
-        [
-            items.get(identity_of(alert))
-            or failed(alert, Reason.API_UNAVAILABLE, "no answer in time")
-            for alert in group.alerts
-        ],
-    )
-
-
-def _with_status(alerts: Mapping[Identity, Alert], status: Status) -> dict[Identity, Alert]:
-    return {identity: alert for identity, alert in alerts.items() if alert.status is status}
-
-
-def _same_start(
-    starts_at: datetime | None, incident: Iterable[Remediation]
-) -> Iterator[Remediation]:
-    """Yield the attempts of one occurrence; there are none if the alert has no startsAt."""
-    return (job for job in incident if starts_at is not None and job.starts_at == starts_at)

@@ -56,6 +56,8 @@ STARTS_AT: Final = PREFIX + "starts-at"
 # alert. Absent if it has none.
 REPLICA_LABELS: Final = PREFIX + "replica-labels"
 DELIVERY: Final = PREFIX + "delivery"
+#: The span in which the Job was created, as W3C Trace Context writes it; absent if not traced.
+TRACEPARENT: Final = PREFIX + "traceparent"
 ATTEMPT: Final = PREFIX + "attempt"
 RECEIVED_AT: Final = PREFIX + "received-at"
 RECEIVED_BY: Final = PREFIX + "received-by"

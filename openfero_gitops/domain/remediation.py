@@ -129,7 +129,8 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
     `still_firing_at` is when the alert was first heard firing after it should have been resolved.
     `effect`, `effect_at` and `effect_message` are as the leader settled them, else None or empty.
     `active_digest` is the spec digest of the operario in the active catalog, where that is another
-    one than the Job's; only admission's requirements set it.
+    one than the Job's; only admission's requirements set it. `traceparent` is the span in which
+    the Job was created, if it is traced.
     `suspended_at` is when Kubernetes last stopped the Job, or saw that it must not start yet; None
     unless it is suspended. `record` serves to read the Job's next event.
     """
@@ -188,6 +189,7 @@ class Remediation(msgspec.Struct, frozen=True, gc=False):
     effect_at: datetime | None = None
     effect_message: str = ""
     active_digest: str = ""
+    traceparent: str = ""
     record: RecordedMarks = RecordedMarks()
 
     @property

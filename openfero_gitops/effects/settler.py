@@ -19,7 +19,7 @@ import structlog
 
 from openfero_gitops.background import in_turns, wait_for_event
 from openfero_gitops.domain.backoff import Backoff
-from openfero_gitops.domain.effect import FINAL_EFFECTS
+from openfero_gitops.domain.effect import FINAL_EFFECTS, Effect
 from openfero_gitops.domain.errors import (
     ApiError,
     Invalid,
@@ -33,6 +33,7 @@ from openfero_gitops.effects.assess import assess, has_effect, is_dry_run
 from openfero_gitops.effects.incident_index import IncidentIndex
 from openfero_gitops.jobs import patches
 from openfero_gitops.jobs.observe import observe
+from openfero_gitops.tracing import NO_TRACES, job_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.jobs.changes import JobChange
     from openfero_gitops.jobs.view import View
-    from openfero_gitops.ports import Counts, Jobs, RunningTerm
+    from openfero_gitops.ports import Counts, Jobs, RunningTerm, Traces
 
 _log = structlog.get_logger(__name__)
 
@@ -132,6 +133,7 @@ class Settler:
         catalog: Callable[[], Catalog | None],
         counts: Counts,
         now: Callable[[], datetime],
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Take the dependencies; nothing is started."""
         self._jobs = jobs
@@ -140,6 +142,7 @@ class Settler:
         self._catalog = catalog
         self._counts = counts
         self._now = now
+        self._traces = traces
 
     async def run(self, term: RunningTerm) -> None:
         """Work until cancelled."""
@@ -204,8 +207,21 @@ class Settler:
             effect=job.effect.value,
             why=job.effect_message,
         )
+        self._trace(job, job.effect)
         if not is_dry_run(job):
             self._counts.settled(job, is_active=self._is_active(job))
+
+    def _trace(self, job: Remediation, effect: Effect) -> None:
+        """Trace how long after the Job's end its effect was clear, if not before."""
+        clear_at = job.effect_at or self._now()
+        self._traces.past(
+            "effect",
+            min(job.finished_at or clear_at, clear_at),
+            clear_at,
+            {**job_attributes(job), "openfero.effect": effect.value},
+            after=job.traceparent,
+            failure=job.effect_message if effect is Effect.NOT_HEALED else "",
+        )
 
     def _is_active(self, job: Remediation) -> bool:
         """Whether the operario of a Job is in the active catalog."""

@@ -151,6 +151,7 @@ def _read(job: Mapping[str, Any], recorded: RecordedAlert, digest: bytes) -> Rem
         effect=_EFFECTS.get(annotations.get(keys.EFFECT, "")),
         effect_at=parse_time(annotations.get(keys.EFFECT_AT)),
         effect_message=_text(annotations, keys.EFFECT_MESSAGE),
+        traceparent=_text(annotations, keys.TRACEPARENT),
         record=record,
         **_state(job, record),
     )

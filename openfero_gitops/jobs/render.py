@@ -53,7 +53,8 @@ class Delivery:
     """When, how and to which replica an alert was delivered.
 
     `id` distinguishes deliveries of alerts without startsAt. What a Job depends on is recorded
-    on it, in the annotation `openfero.io/delivery`.
+    on it, in the annotation `openfero.io/delivery`. `traceparent` is the span in which the Job is
+    created; empty if it is not traced.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Delivery:
     group_status: Status
     received_at: datetime
     received_by: str
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ def render(
     }
     if replica:
         annotations[keys.REPLICA_LABELS] = canonical_bytes(replica).decode()
+    if delivery.traceparent:
+        annotations[keys.TRACEPARENT] = delivery.traceparent
     if _size(annotations) > _MAX_ANNOTATION_BYTES:
         annotations = {k: v for k, v in annotations.items() if k.startswith(keys.PREFIX)}
         if refusal is None:

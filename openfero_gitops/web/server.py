@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from openfero_gitops.domain.errors import UsageError
+from openfero_gitops.tracing import NO_TRACES
 from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.api.explain import add_explain
 from openfero_gitops.web.api.remediation import add_remediation
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
+    from openfero_gitops.ports import Traces
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.connections.table import TrackedConnection
     from openfero_gitops.web.evidence import EvidenceReader
@@ -126,6 +128,7 @@ class Server:
         allowed_hosts: Sequence[str] = (),
         limits: ConnectionLimits | None = None,
         reviewed: ReviewedReader | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """Build the applications; nothing listens yet."""
         self._exposition = exposition
@@ -136,7 +139,7 @@ class Server:
         self._refusals = Refusals(exposition)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         webhook = self._listener(state, listen, "--listen")
-        add_webhook(webhook.app, deliveries, exposition, webhook_guard, intake)
+        add_webhook(webhook.app, deliveries, exposition, webhook_guard, intake, traces=traces)
         add_push_hook(webhook.app, push, intake.budget)
         webhook.guarded.append(("webhook", webhook_guard, "--webhook-auth"))
         self._listeners = [webhook]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from aiohttp import web
 
+from openfero_gitops.decision_log import trace_fields
 from openfero_gitops.delivery.alertmanager import PayloadLimits, read_delivery
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import Overloaded, TooLarge
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
+from openfero_gitops.tracing import NO_TRACES
 from openfero_gitops.web.api.delivery_shape import delivery_item
 from openfero_gitops.web.api.described import ALERTS_OK, DELIVER, DELIVER_TO_ALERT
 from openfero_gitops.web.api.operation import serve
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.domain.alert import AlertGroup
     from openfero_gitops.domain.answer import Answer
+    from openfero_gitops.ports import Traces
     from openfero_gitops.web.auth import Guard
     from openfero_gitops.web.ports import Deliveries, Exposition
 
@@ -80,6 +84,7 @@ def add_webhook(
     intake: Intake,
     *,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    traces: Traces = NO_TRACES,
 ) -> None:
     """Serve `POST /alerts` and `/alert`, also with a slash, and OpenFero's `GET /alerts`.
 
@@ -90,35 +95,45 @@ def add_webhook(
         started = time.perf_counter()
         try:
             guard.check(request)
+        except CLIENT_ERRORS as error:
+            response = refuse(request, error)
+        else:
+            with traces.delivery(request.method, request.path, request.headers) as step:
+                response = await respond(request, started)
+                step.set({"http.response.status_code": response.status})
+                if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    step.fail("the delivery must be repeated")
+        exposition.answered(response.status, time.perf_counter() - started)
+        return response
+
+    async def respond(request: web.Request, started: float) -> web.Response:
+        try:
             async with asyncio.timeout(timeout_seconds):
                 with Reservation(intake.budget) as reservation:
                     answer = await deliveries.deliver(await intake.read(request, reservation))
                     response = _response(answer)
         except CLIENT_ERRORS as error:
-            response = problem_of(error, request, items=[])
-            _log_refusal(request, response.status, error)
-            count_refusal(error)
+            return refuse(request, error)
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"
             response = problem_response(503, detail, items=[])
             _log.warning("delivery timed out", code=response.status, sender=request.remote)
-        else:
-            _log.info(
-                "delivery",
-                code=response.status,
-                alerts=len(answer.items),
-                seconds=round(time.perf_counter() - started, 3),
-                **Counter(item.outcome.value for item in answer.items),
-            )
-        exposition.answered(response.status, time.perf_counter() - started)
+            return response
+        _log.info(
+            "delivery",
+            code=response.status,
+            alerts=len(answer.items),
+            seconds=round(time.perf_counter() - started, 3),
+            **Counter(item.outcome.value for item in answer.items),
+            **trace_fields(traces.traceparent),
+        )
         return response
 
-    def count_refusal(error: Exception) -> None:
-        if isinstance(error, TooLarge):
-            exposition.refused(error.cause)
-            intake.too_large(error.cause)
-        elif isinstance(error, Overloaded):
-            exposition.refused(Reason.BUSY.value)
+    def refuse(request: web.Request, error: Exception) -> web.Response:
+        response = problem_of(error, request, items=[])
+        _log_refusal(request, response.status, error)
+        _count_refusal(exposition, intake, error)
+        return response
 
     # People write a trailing slash.
     serve(app, DELIVER, deliver, also=[f"{DELIVER.path}/"])
@@ -150,6 +165,14 @@ def _log_refusal(request: web.Request, code: int, error: Exception) -> None:
         sender=request.remote,
         error=" ".join(str(error).split()),
     )
+
+
+def _count_refusal(exposition: Exposition, intake: Intake, error: Exception) -> None:
+    if isinstance(error, TooLarge):
+        exposition.refused(error.cause)
+        intake.too_large(error.cause)
+    elif isinstance(error, Overloaded):
+        exposition.refused(Reason.BUSY.value)
 
 
 def _response(answer: Answer) -> web.Response:

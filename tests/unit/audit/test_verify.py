@@ -80,6 +80,18 @@ def test_every_input_that_shapes_a_job_is_recorded() -> None:
         assert verified(stored(created.manifest), source).proof is Proof.DIFFERS  # other defaults
 
 
+def test_a_job_that_is_traced_is_verified() -> None:
+    """What it carries of its trace is recorded, and depends on nothing else."""
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    created = rendered(delivered=delivery(traceparent=traceparent))
+    assert created.manifest["metadata"]["annotations"][keys.TRACEPARENT] == traceparent
+    assert verified(stored(created.manifest)) == Verification(Proof.VERIFIED)
+    without = stored(created.manifest, annotations={keys.TRACEPARENT: None})
+    del created.manifest["metadata"]["annotations"][keys.TRACEPARENT]
+    assert created.manifest == rendered().manifest
+    assert verified(without) == Verification(Proof.VERIFIED)
+
+
 @pytest.mark.parametrize(
     "annotation", [keys.POD_WAITING, keys.MESSAGE, keys.TERM, keys.LAST_DELIVERED_AT]
 )

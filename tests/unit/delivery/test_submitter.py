@@ -206,7 +206,7 @@ class TestDurability:
                 for _ in range(3):
                     assert (await replica.deliver(build.alert())).verdict is Verdict.UNPROCESSABLE
         warnings = [entry for entry in logs if entry["log_level"] == "warning"]
-        assert [entry["error"] for entry in warnings] == ["spec.template: wrong"]
+        assert [entry["message"] for entry in warnings] == ["spec.template: wrong"]
 
     @in_virtual_time
     async def test_a_lost_answer_creates_no_second_job(self) -> None:

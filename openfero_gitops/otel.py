@@ -1,0 +1,168 @@
+"""Exports traces with the OpenTelemetry SDK, as OTLP over HTTP.
+
+Only `tracing` imports this module, and only if traces are wanted: the SDK is an extra. The SDK
+itself reads its variables: where to send traces, which of them, and as which service.
+
+Spans are sent by a thread of the SDK. If it falls behind, they are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    SERVICE_VERSION,
+    OTELResourceDetector,
+    Resource,
+)
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from openfero_gitops.tracing import NO_SPAN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opentelemetry.context import Context
+
+    from openfero_gitops.ports import Attributes, Span
+
+_SERVICE: Final = "openfero-gitops"
+#: To send the last spans when a replica stops.
+_STOP_SECONDS: Final = 3.0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+#: The format of the annotation on Jobs, whatever format requests have.
+_TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
+_TRACEPARENT: Final = "traceparent"
+
+
+class _Step:
+    """A span of OpenTelemetry."""
+
+    def __init__(self, span: trace.Span) -> None:
+        self._span = span
+
+    def set(self, attributes: Attributes) -> None:
+        """Add attributes."""
+        self._span.set_attributes(attributes)
+
+    def link(self, traceparent: str) -> None:
+        """Refer to a span of another trace."""
+        context = trace.get_current_span(_context(traceparent)).get_span_context()
+        if context.is_valid:
+            self._span.add_link(context)
+
+    def fail(self, message: str) -> None:
+        """Mark the span as failed."""
+        self._span.set_status(StatusCode.ERROR, message)
+
+
+class OpenTelemetryTraces:
+    """Traces that are exported to an OpenTelemetry collector."""
+
+    def __init__(self, identity: str, version: str) -> None:
+        """Start the thread that exports spans; `identity` names the replica."""
+        ours = {
+            SERVICE_NAME: _SERVICE,
+            SERVICE_VERSION: version,
+            SERVICE_INSTANCE_ID: identity,
+        }
+        # The environment takes precedence.
+        resource = Resource.create(ours).merge(OTELResourceDetector().detect())
+        # (Stopped by `stop`: the SDK itself would wait for its collector at the exit, for 30 s.)
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer(_SERVICE, version)
+
+    @property
+    def traceparent(self) -> str:
+        """The current span as W3C Trace Context writes it; empty if it is not sampled."""
+        if not trace.get_current_span().get_span_context().trace_flags.sampled:
+            return ""
+        carrier: dict[str, str] = {}
+        _TRACE_CONTEXT.inject(carrier)
+        return carrier.get(_TRACEPARENT, "")
+
+    def delivery(
+        self, method: str, path: str, headers: Mapping[str, str]
+    ) -> AbstractContextManager[Span]:
+        """Begin the trace of a request, or continue that of its headers."""
+        attributes = {"http.request.method": method, "url.path": path}
+        context = propagate.extract(headers)
+        return self._span(f"{method} {path}", attributes, context, SpanKind.SERVER)
+
+    def step(
+        self, name: str, attributes: Attributes | None = None, *, after: str | None = None
+    ) -> AbstractContextManager[Span]:
+        """Trace a step."""
+        if after is None:
+            return self._span(name, attributes)
+        if not _is_sampled(context := _context(after)):
+            return NO_SPAN
+        return self._span(name, attributes, context)
+
+    def past(
+        self,
+        name: str,
+        start: datetime,
+        end: datetime,
+        attributes: Attributes,
+        *,
+        after: str,
+        failure: str = "",
+    ) -> None:
+        """Add a step that has ended."""
+        if not _is_sampled(context := _context(after)):
+            return
+        span = self._tracer.start_span(
+            name, context, attributes=attributes, start_time=_nanoseconds(start)
+        )
+        if failure:
+            span.set_status(StatusCode.ERROR, failure)
+        span.end(_nanoseconds(end))
+
+    async def stop(self) -> None:
+        """Send the last spans."""
+        thread = threading.Thread(
+            target=self._provider.shutdown, name="stop exporting traces", daemon=True
+        )
+        thread.start()
+        await asyncio.to_thread(thread.join, _STOP_SECONDS)
+
+    @contextmanager
+    def _span(
+        self,
+        name: str,
+        attributes: Attributes | None,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[Span]:
+        with self._tracer.start_as_current_span(name, context, kind, attributes) as span:
+            try:
+                yield _Step(span)
+            except asyncio.CancelledError:
+                span.set_status(StatusCode.ERROR, "cancelled")
+                raise
+
+
+def _context(traceparent: str) -> Context:
+    return _TRACE_CONTEXT.extract({_TRACEPARENT: traceparent})
+
+
+def _is_sampled(context: Context) -> bool:
+    span = trace.get_current_span(context).get_span_context()
+    return span.is_valid and span.trace_flags.sampled
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
