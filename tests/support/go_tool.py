@@ -88,13 +88,13 @@ class GoTool:
             package = f"{self.module}/{self.package}@{self.version}"
             self._run(go, "install", *options, package, GOBIN=str(partial))
         for pattern in self.data:
-            for file in self._source(go).glob(pattern):
+            for file in self.source(go).glob(pattern):
                 (self.folder / file.name).write_bytes(file.read_bytes())
         (partial / self.name).rename(self.executable)
 
     def _changed_copy(self, go: Path, folder: Path) -> Path:
         """Copy the module, which lies in a read-only folder, and change its `main.go`."""
-        shutil.copytree(self._source(go), folder, copy_function=shutil.copyfile)
+        shutil.copytree(self.source(go), folder, copy_function=shutil.copyfile)
         for path in (folder, *folder.glob("**/")):
             path.chmod(0o755)
         main = folder / self.package / "main.go"
@@ -105,7 +105,7 @@ class GoTool:
         main.write_text(text)
         return folder
 
-    def _source(self, go: Path) -> Path:
+    def source(self, go: Path) -> Path:
         """Download the module, and return where Go keeps it."""
         described = self._run(go, "mod", "download", "-json", f"{self.module}@{self.version}")
         return Path(json.loads(described)["Dir"])

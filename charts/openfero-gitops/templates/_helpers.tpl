@@ -117,6 +117,32 @@ annotations:
 {{- .Values.alertmanager.key | default (eq .Values.alertmanager.auth "basic" | ternary "basic" "token") }}
 {{- end }}
 
+{{- /* The host names under which the pages are published. */}}
+{{- define "openfero-gitops.pageHosts" -}}
+{{- $hosts := list }}
+{{- if .Values.ingress.pages.enabled }}
+{{- $hosts = append $hosts .Values.ingress.pages.host }}
+{{- end }}
+{{- if .Values.httpRoute.pages.enabled }}
+{{- $hosts = concat $hosts .Values.httpRoute.pages.hostnames }}
+{{- end }}
+{{- $hosts | uniq | toJson }}
+{{- end }}
+
+{{- /* The paths to publish of the "webhook" or the "pages", as JSON: the context and which. Probes and
+metrics of the webhook's port are not among them. */}}
+{{- define "openfero-gitops.publicPaths" -}}
+{{- if eq (last .) "pages" }}
+{{- list (dict "path" "/" "type" "Prefix") | toJson }}
+{{- else }}
+{{- $paths := list (dict "path" "/alerts" "type" "Exact") }}
+{{- if (first .).Values.pushHook.existingSecret }}
+{{- $paths = append $paths (dict "path" "/hooks/git" "type" "Exact") }}
+{{- end }}
+{{- toJson $paths }}
+{{- end }}
+{{- end }}
+
 {{- define "openfero-gitops.scheme" -}}
 {{- .Values.tls.existingSecret | empty | ternary "http" "https" }}
 {{- end }}
@@ -257,6 +283,34 @@ annotations:
 {{- fail "web.auth is proxy: every Pod with an address in web.trustedProxies could name any user; set networkPolicy.webFrom to the Pods of the proxy" }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- range $kind, $published := dict "ingress" .Values.ingress "httpRoute" .Values.httpRoute }}
+{{- if and $published.pages.enabled (not (and $.Values.web.expose (ne $.Values.web.auth "none"))) }}
+{{- fail (printf "%s.pages.enabled publishes the pages, which requires authentication: set web.expose to true, and web.auth to basic, bearer or proxy" $kind) }}
+{{- end }}
+{{- if and $published.webhook.enabled (eq $.Values.webhook.auth "none") (not $.Values.tls.clientCaKey) }}
+{{- fail (printf "%s.webhook.enabled publishes the webhook, which requires authentication: set webhook.auth to bearer or basic" $kind) }}
+{{- end }}
+{{- range $name := list "webhook" "pages" }}
+{{- $door := get $published $name }}
+{{- if and $door.enabled (eq $kind "ingress") (not $door.host) }}
+{{- fail (printf "ingress.%s.enabled is true: set ingress.%s.host to the host name" $name $name) }}
+{{- end }}
+{{- if and $door.enabled (eq $kind "httpRoute") (not $door.parentRefs) }}
+{{- fail (printf "httpRoute.%s.enabled is true: set httpRoute.%s.parentRefs to the Gateway" $name $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.ingress.webhook.enabled .Values.ingress.pages.enabled (eq .Values.ingress.webhook.host .Values.ingress.pages.host) }}
+{{- fail "ingress.webhook.host and ingress.pages.host must differ, because the webhook and the pages both have the path /alerts" }}
+{{- end }}
+{{- if .Values.alertmanagerConfig.enabled }}
+{{- if and (eq .Values.webhook.auth "basic") .Values.webhook.existingSecret }}
+{{- fail "alertmanagerConfig.enabled needs user name and password in two keys of a Secret, but webhook.existingSecret has them in one: set webhook.auth to bearer, or leave webhook.existingSecret empty" }}
+{{- end }}
+{{- if and .Values.tls.existingSecret (not .Values.alertmanagerConfig.tlsConfig) }}
+{{- fail "tls.existingSecret is set: set alertmanagerConfig.tlsConfig, with which Alertmanager verifies the certificate" }}
 {{- end }}
 {{- end }}
 {{- with .Values.alertmanager }}

@@ -1,0 +1,46 @@
+"""Definitions of the custom resources that the chart creates, from their published Go modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support.go_tool import GoTool
+from tests.support.optional import require
+
+if TYPE_CHECKING:
+    from tests.support.cluster import Kubectl
+
+_MODULES = (
+    (
+        GoTool(
+            "prometheus-operator",
+            "github.com/prometheus-operator/prometheus-operator",
+            "",
+            "v0.85.0",
+        ),
+        "example/prometheus-operator-crd",
+        (
+            "monitoring.coreos.com_alertmanagerconfigs.yaml",
+            "monitoring.coreos.com_prometheusrules.yaml",
+            "monitoring.coreos.com_servicemonitors.yaml",
+        ),
+    ),
+    (
+        GoTool("gateway-api", "sigs.k8s.io/gateway-api", "", "v1.5.0"),
+        "config/crd/standard",
+        ("gateway.networking.k8s.io_httproutes.yaml",),
+    ),
+)
+
+
+def install_custom_resources(kubectl: Kubectl) -> None:
+    """Let the API server know these resources; without Go the test is skipped."""
+    go = require("Go", "install Go 1.26 or later (https://go.dev/dl)", "go")
+    names = []
+    for tool, folder, files in _MODULES:
+        for name in files:
+            path = tool.source(go) / folder / name
+            kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
+            group, _, plural = path.stem.partition("_")
+            names.append(f"crd/{plural}.{group}")
+    kubectl("wait", "--for=condition=Established", "--timeout=120s", *names)
