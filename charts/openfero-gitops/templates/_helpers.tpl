@@ -193,8 +193,36 @@ metrics of the webhook's port are not among them. */}}
 {{- end }}
 {{- end }}
 
+{{- /* Stops the installation if a value does not look as files/formats.yaml says. */}}
+{{- define "openfero-gitops.checkFormats" -}}
+{{- range $format := .Files.Get "files/formats.yaml" | fromYaml }}
+{{- range $path := $format.values }}
+{{- $value := $.Values }}
+{{- range splitList "." $path }}
+{{- $value = get $value . }}
+{{- end }}
+{{- $given := list $value }}
+{{- if kindIs "slice" $value }}
+{{- $given = $value }}
+{{- else if kindIs "map" $value }}
+{{- $given = values $value }}
+{{- end }}
+{{- range $given }}
+{{- $isEmpty := and (empty .) (kindIs "string" $value) (not $format.required) }}
+{{- if not (or $isEmpty (and (regexMatch $format.pattern (toString .)) (not (empty .)))) }}
+{{- fail (printf "%s is %s, but it must be %s" $path (toString . | quote) $format.sentence) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Stops the installation if values contradict each other, which the schema cannot express. */}}
 {{- define "openfero-gitops.check" -}}
+{{- include "openfero-gitops.checkFormats" . }}
+{{- if has "alertname" .Values.webhook.replicaLabels }}
+{{- fail "webhook.replicaLabels must not contain alertname: alerts that differ in it are different alerts" }}
+{{- end }}
 {{- $url := required "repository.url is required: the address of the Git repository with the operarios, for example --set repository.url=https://git.example.com/platform/operarios.git" .Values.repository.url }}
 {{- $ssh := not (hasPrefix "http" $url) }}
 {{- if or (regexMatch "^https?://[^/]*@" $url) (regexMatch "^ssh://[^/]*:[^/]*@" $url) }}
