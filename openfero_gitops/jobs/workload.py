@@ -60,7 +60,7 @@ def without_workload(namespace: str) -> QueueStatus:
     return QueueStatus(
         NO_WORKLOAD,
         "Kueue has not created a Workload for this Job: check that Kueue is running and manages "
-        f"Jobs in namespace {namespace}",
+        f"Jobs in namespace {namespace}, and that the PriorityClass of the Job exists",
     )
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from structlog.testing import capture_logs
 
 from openfero_gitops.admission.cleaner import Cleaner
 from openfero_gitops.admission.queue import QueueReader
+from openfero_gitops.cli import main
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.jobs import JobStore
 from openfero_gitops.cluster.workloads import WorkloadStore
@@ -26,12 +25,16 @@ from openfero_gitops.jobs.observe import observe
 from openfero_gitops.jobs.view import View
 from openfero_gitops.jobs.workload import read_workload
 from openfero_gitops.metrics import Metrics
+from tests.cluster.controlplane import binaries
 from tests.support import build
-from tests.support.chart import install_chart, service_account_kubeconfig
+from tests.support.chart import service_account_kubeconfig
 from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
-from tests.support.desk import Desk
 from tests.support.kueue import Kueue, require_kueue
-from tests.support.replica import alert, operario
+from tests.support.optional import require
+from tests.support.paths import ROOT
+from tests.support.queue_desk import PATIENCE, QUEUE, QueueDesk, queued
+from tests.support.replica import alert
+from tests.support.walk import Walk, steps
 from tests.support.workers import in_background
 
 if TYPE_CHECKING:
@@ -42,100 +45,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-PATIENCE = 240.0
-ADDRESS = {"repository": {"url": "https://git.example.com/operarios.git"}, "replicaCount": 0}
-QUEUE = "kueue.x-k8s.io/queue-name"
-START_COUNT = "openfero.io/start-count"
-
-
-def queued(
-    alertname: str, queue: str, *, priority: str = "", options: dict[str, str] | None = None,
-    metadata: bool = True, **pod: str,
-) -> str:  # fmt: skip
-    """Return an operario for a queue; without `metadata`, its Pod template has none."""
-    annotations = {"openfero.io/cooldown": "0", **(options or {})}
-    job = json.loads(operario(alertname, annotations=annotations, **pod))
-    job["metadata"]["labels"] = {QUEUE: queue}
-    if not metadata:
-        del job["spec"]["template"]["metadata"]
-    if priority:
-        job["spec"]["template"]["spec"]["priorityClassName"] = priority
-    return json.dumps(job, indent=2)
-
-
-class QueueDesk(Desk):
-    """A cluster with Kueue, and one replica of the controller at a time."""
-
-    def __init__(
-        self, folder: Path, plane: ControlPlane, kubectl: Kubectl, kueue: Kueue, namespace: str
-    ) -> None:
-        """Install the chart, for its Roles and its policy for Jobs."""
-        install_chart(plane.kubeconfig, namespace, ADDRESS)
-        controller = service_account_kubeconfig(plane.kubeconfig, namespace, folder)
-        super().__init__(folder, kubectl, controller, namespace, f"{namespace}-jobs")
-        self.kubeconfig = plane.kubeconfig
-        self.kueue = kueue
-
-    def define(self, **operarios: str) -> None:
-        """Commit operarios by alert name."""
-        for name, text in operarios.items():
-            self.repository.write(f"{name.lower()}.json", text)
-        self.repository.commit("Operarios")
-
-    def queue(self, name: str, pods: int, **spec: Any) -> list[dict[str, Any]]:
-        """Return the objects of a queue in the namespace of the Jobs."""
-        return self.kueue.queue(self.namespace, name, pods=pods, **spec)
-
-    def count(self, name: str) -> str | None:
-        """Return how many starts are recorded on a Job."""
-        annotations: dict[str, str] = self.job(name)["metadata"]["annotations"]
-        return annotations.get(START_COUNT)
-
-    def events(self, name: str) -> dict[str, str]:
-        """Return the notes of the controller's Events about a Job, by reason."""
-        events = self.kubectl.json("get", "events.events.k8s.io", "-n", self.namespace)["items"]
-        return {
-            event["reason"]: event["note"]
-            for event in events
-            if event["regarding"]["name"] == name
-            and event["reportingController"] == "openfero.io/openfero-gitops"
-        }
-
-    def remediate(self, alertname: str, host: str, phase: str) -> str:
-        """Deliver an alert about a target of its own, and wait until its Job is in a phase."""
-        return self.leader.remediate(alertname, f"{alertname}-{host}", phase)
-
-    def is_in(self, job: str, phase: str, reason: str | None = None) -> dict[str, Any]:
-        """Wait until a Job is in a phase, with a reason if one is given; return its API item."""
-
-        def reached() -> dict[str, Any] | None:
-            item = self.leader.remediation(job)
-            same = item["phase"] == phase and reason in (None, item["reason"])
-            return item if same else None
-
-        item: dict[str, Any] = self.leader.wait_for(reached, PATIENCE)
-        return item
-
-    def has_started(self, job: str, times: int) -> dict[str, Any]:
-        """Wait until a Job runs after so many starts; return its API item."""
-
-        def reached() -> dict[str, Any] | None:
-            item = self.leader.remediation(job)
-            return item if (item["phase"], item.get("starts")) == ("Running", times) else None
-
-        item: dict[str, Any] = self.leader.wait_for(reached, PATIENCE)
-        return item
-
-    def audit(self, job: str) -> dict[str, Any]:
-        """Verify all Jobs; return the result for one."""
-        argv = [sys.executable, "-m", "openfero_gitops", "audit", "--format", "json"]
-        argv += ["--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace]
-        argv += ["--controller-namespace", self._home]
-        argv += ["--verify", "--repo", str(self.repository.folder)]
-        ran = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        items = {item["job"]: item for item in json.loads(ran.stdout)["items"]}
-        found: dict[str, Any] = items[job]
-        return found
+PAGE = "docs/kueue.md"
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +55,14 @@ def desk(
     private_control_plane: Callable[..., ControlPlane],
 ) -> Iterator[QueueDesk]:
     """Start a cluster with Kueue; it is one of its own, since Kueue changes the API."""
-    binaries = require_binaries(request.config)
+    require_binaries(request.config)
     require_kueue(request.config)
     folder = tmp_path_factory.mktemp("kueue")
     plane = private_control_plane()
-    kubectl = Kubectl(binaries / "kubectl", plane.kubeconfig)
+    kubectl = Kubectl(binaries() / "kubectl", plane.kubeconfig)
     with (
         Kueue(folder, plane.kubeconfig, kubectl) as kueue,
-        temporary_namespace(kubectl) as namespace,
+        temporary_namespace(kubectl, "openfero") as namespace,
         closing(QueueDesk(folder, plane, kubectl, kueue, namespace)) as desk,
     ):
         lower = {"withinClusterQueue": "LowerPriority"}
@@ -180,7 +90,10 @@ def desk(
             Limited=queued("Limited", "small", options={"openfero.io/max-concurrent": "1"}),
             Stale=queued("Stale", "never"),
             Resolved=queued("Resolved", "absent"),
+            Classless=queued("Classless", "open", priority="absent"),
+            Careful=queued("Careful", "open", options={"openfero.io/approval": "required"}),
         )
+        desk.remediate("Classless", "a", "Queued")  # a test waits until it has waited for long
         yield desk
 
 
@@ -206,8 +119,9 @@ def test_a_job_without_quota_says_why_it_waits(desk: QueueDesk) -> None:
     waiting = desk.remediate("Full", "second", "Queued")
     item = desk.is_in(waiting, "Queued", "Pending")
     assert "insufficient unused quota for pods" in item["message"]
-    assert item["starts"] == 0
-    assert "insufficient unused quota for pods" in desk.leader.read("/")
+    assert (item["starts"], item["queue"]) == (0, "full")
+    for page in ("/", f"/remediations/{desk.namespace}/{waiting}"):
+        assert "insufficient unused quota for pods" in desk.leader.read(page)
     desk.kueue.set_quota(desk.namespace, "full", 2)
     item = desk.has_started(waiting, 1)
     assert (item["reason"], item["message"], item["starts"]) == (None, None, 1)
@@ -220,6 +134,8 @@ def test_a_second_start_is_recorded(desk: QueueDesk) -> None:
     desk.kueue.activate(desk.job(job), active=False)
     item = desk.is_in(job, "Queued", "Deactivated")
     assert "Kueue stopped the Job after 1 start" in item["message"]
+    page = desk.leader.read(f"/remediations/{desk.namespace}/{job}")
+    assert "The workload is deactivated; Kueue stopped the Job after 1 start" in page
     assert desk.audit(job)["proof"] == "verified"
     desk.kueue.activate(desk.job(job), active=True)
     item = desk.has_started(job, 2)
@@ -279,6 +195,39 @@ def test_a_preempted_job_runs_again(desk: QueueDesk) -> None:
     desk.leader.wait_for(lambda: "StartedAgain" in desk.events(low), PATIENCE)
 
 
+def test_a_walk_of_the_documentation(desk: QueueDesk, tmp_path: Path) -> None:
+    """The example's queues with a full quota, a priority and an eviction: each output is right."""
+    page = [step for step in steps((ROOT / PAGE).read_text()) if step.command or step.path]
+    operarios = {step.path: yaml.safe_load(step.content) for step in page if "/" in step.path}
+    for path, job in operarios.items():
+        if path != "operarios/diskfull.yaml":  # which ends, so that another one starts again
+            ends = {"annotations": {"kwok.openfero.io/run-for": "forever"}}
+            job["spec"]["template"]["metadata"] = ends
+        desk.repository.write(path, yaml.safe_dump(job))
+    commit = desk.repository.commit("Walk")
+    desk.leader.wait_for(lambda: desk.leader.get("/api/sync")["revision"]["commit"] == commit)
+    require("curl", "apt-get install curl", "curl")
+    walk = Walk(
+        tmp_path,
+        programs=[binaries() / "kubectl"],
+        KUBECONFIG=str(desk.kubeconfig),
+        OPENFERO=desk.leader.url,
+    )
+    commands = 0
+    for step in page:
+        deadline = time.monotonic() + PATIENCE
+        printed = walk.take(step)
+        # What the controller shows is soon so, and these commands change nothing.
+        while step.command.startswith("openfero-gitops") and printed != step.printed:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(1)
+            printed = walk.take(step)
+        commands += bool(step.command)
+        assert (f"{PAGE}:{step.line}", printed) == (f"{PAGE}:{step.line}", step.printed)
+    assert commands
+
+
 def test_a_full_queue_does_not_stop_the_others(desk: QueueDesk) -> None:
     """Queued Jobs count as running for the limits, say so, and go on when the queue does."""
     queued_job = desk.remediate("Limited", "first", "Queued")
@@ -306,6 +255,27 @@ def test_a_queued_job_of_a_resolved_alert_never_runs(desk: QueueDesk) -> None:
         PATIENCE,
     )
     assert desk.kubectl.json("get", "pods", *selector)["items"] == []
+
+
+def test_kueue_starts_nothing_before_its_admission(desk: QueueDesk) -> None:
+    """Its webhook gives new Jobs the label of a LocalQueue named `default`; the policy refuses."""
+    desk.kueue.apply(*desk.queue("default", 10))
+    job = desk.remediate("Careful", "a", "AwaitingApproval")
+    assert desk.job(job)["metadata"]["labels"][QUEUE] == "default"
+    log = desk.kueue.process.log
+    desk.leader.wait_for(lambda: "only the controller starts this Job" in log.read_text(), PATIENCE)
+    assert desk.is_in(job, "AwaitingApproval")["starts"] == 0
+    approve = ["approve", f"{desk.namespace}/{job}", "--kubeconfig", str(desk.kubeconfig)]
+    assert main(approve) == 0
+    assert desk.is_in(job, "Succeeded")["starts"] == 1
+    desk.kubectl("delete", "localqueue", "default", "-n", desk.namespace)
+
+
+def test_a_job_whose_priority_class_does_not_exist_is_reported(desk: QueueDesk) -> None:
+    """Kueue creates no Workload for it."""
+    job = desk.remediate("Classless", "a", "Queued")
+    item = desk.is_in(job, "Queued", "NoWorkload")
+    assert item["message"].endswith("and that the PriorityClass of the Job exists")
 
 
 class Term:
@@ -341,7 +311,9 @@ def test_the_controller_may_be_forbidden_to_read_workloads(desk: QueueDesk) -> N
                 seconds = [await reader.read(), await reader.read()]
             [line] = [log for log in logs if "Workloads" in log["event"]]
             assert "cannot list resource" in line["error"]
-            assert [reader.status(job) for job in view if job.phase is Phase.QUEUED] == [None]
+            statuses = [reader.status(job) for job in view if job.phase is Phase.QUEUED]
+            assert statuses
+            assert not any(statuses)
             return seconds
         finally:
             await api.close()

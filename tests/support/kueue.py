@@ -1,11 +1,8 @@
-"""A real Kueue beside a test's control plane, and the queues that it manages.
-
-Its webhooks are not registered with the API server: they act on Jobs that are created with the name
-of a queue, and the controller adds that name later.
-"""
+"""A real Kueue beside a test's control plane, and the queues that it manages."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -20,7 +17,7 @@ from tests.support.go_tool import GoTool
 from tests.support.process import Process, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pytest
@@ -36,7 +33,7 @@ KUEUE = GoTool(
     "cmd/kueue",
     "v0.17.0",
     ": about six minutes on two idle cores, once",
-    data=("config/components/crd/bases/*.yaml",),
+    data=("config/components/crd/bases/*.yaml", "config/components/webhook/manifests.yaml"),
     replacements={
         'metricsCertPath := "/etc/kueue/metrics/certs"': (
             f'metricsCertPath := os.Getenv("{_CERTIFICATES}")'
@@ -45,6 +42,8 @@ KUEUE = GoTool(
 )
 #: As in Kueue's own manifests; the chart's policy for Jobs knows this ServiceAccount.
 _NAMESPACE, _ACCOUNT = "kueue-system", "kueue-controller-manager"
+#: Resources whose webhooks are registered: the others belong to integrations that are off.
+_ADMITTED = frozenset({"jobs", "clusterqueues", "cohorts", "resourceflavors", "workloads"})
 _CONTROLLERS = {"Job.batch": 5, "Workload": 5, "LocalQueue": 1, "ClusterQueue": 1}
 
 
@@ -92,17 +91,20 @@ class Kueue:
         self.apply(*_IDENTITY)
         own = service_account_kubeconfig(kubeconfig, _NAMESPACE, folder, account=_ACCOUNT)
         # Without `--validate=false` kubectl downloads the schema of the whole API.
-        files = [f"--filename={file}" for file in sorted(KUEUE.folder.glob("*.yaml"))]
+        definitions = sorted(KUEUE.folder.glob("kueue.x-k8s.io_*.yaml"))
+        files = [f"--filename={file}" for file in definitions]
         kubectl("apply", "--server-side", "--validate=false", *files)
         _wait_for_api(kubectl, kinds=len(files))
-        certificate, key = Authority(folder / "pki", "kueue").issue("kueue")
+        authority = Authority(folder / "pki", "kueue")
+        certificate, key = authority.issue("kueue")
         certificates = folder / "certificates"
         certificates.mkdir()
         (certificates / "tls.crt").write_bytes(certificate.read_bytes())
         (certificates / "tls.key").write_bytes(key.read_bytes())
-        health = free_port()
+        health, webhook = free_port(), free_port()
+        self._webhooks = list(_webhooks(webhook, authority.certificate.read_bytes()))
         configuration = folder / "kueue.yaml"
-        configuration.write_text(yaml.safe_dump(_configuration(health, certificates)))
+        configuration.write_text(yaml.safe_dump(_configuration(health, webhook, certificates)))
         self.process = Process(
             [executable, f"--config={configuration}", "--feature-gates=VisibilityOnDemand=false"],
             log=folder / "kueue.log",
@@ -116,8 +118,9 @@ class Kueue:
         )
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start it, and then let the API server ask it: it refuses what Kueue cannot answer."""
         self.process.start()
+        self.apply(*self._webhooks)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -223,13 +226,34 @@ def _wait_for_api(kubectl: Kubectl, *, kinds: int) -> None:
         time.sleep(0.2)
 
 
-def _configuration(health: int, certificates: Path) -> dict[str, Any]:
+def _webhooks(port: int, authority: bytes) -> Iterator[dict[str, Any]]:
+    """Yield Kueue's own webhooks, for an API server that reaches it on loopback."""
+    for configuration in yaml.safe_load_all((KUEUE.folder / "manifests.yaml").read_text()):
+        webhooks = [
+            webhook
+            for webhook in configuration["webhooks"]
+            if _ADMITTED.issuperset(
+                resource.partition("/")[0]
+                for rule in webhook["rules"]
+                for resource in rule["resources"]
+            )
+        ]
+        for webhook in webhooks:
+            path = webhook["clientConfig"]["service"]["path"]
+            webhook["clientConfig"] = {
+                "url": f"https://127.0.0.1:{port}{path}",
+                "caBundle": base64.b64encode(authority).decode(),
+            }
+        yield {**configuration, "webhooks": webhooks}
+
+
+def _configuration(health: int, webhook: int, certificates: Path) -> dict[str, Any]:
     return {
         "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "kind": "Configuration",
         "health": {"healthProbeBindAddress": f"127.0.0.1:{health}"},
         "metrics": {"bindAddress": "0"},
-        "webhook": {"host": "127.0.0.1", "port": free_port(), "certDir": str(certificates)},
+        "webhook": {"host": "127.0.0.1", "port": webhook, "certDir": str(certificates)},
         "leaderElection": {"leaderElect": False},
         "internalCertManagement": {"enable": False},
         "clientConnection": {"qps": 500, "burst": 1000},

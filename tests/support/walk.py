@@ -26,7 +26,7 @@ from openfero_gitops.cli import main
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 #: Seconds that one command may take, on a busy machine too.
@@ -80,18 +80,22 @@ def _commands(body: list[str], start: int) -> Iterator[Step]:
 class Walk:
     """A folder in which the steps of a page are taken in order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, programs: Sequence[Path] = (), **environment: str) -> None:
+        """Make the folder; `programs` and `environment` are there for the commands, too."""
         self._place = folder / "walk"
         self._place.mkdir()
         (self._place / "openfero-gitops").symlink_to(ROOT)
-        programs = folder / "bin"
-        programs.mkdir()
-        program = programs / "openfero-gitops"
+        bin_folder = folder / "bin"
+        bin_folder.mkdir()
+        program = bin_folder / "openfero-gitops"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openfero_gitops "$@"\n')
         program.chmod(0o755)
+        for other in programs:
+            (bin_folder / other.name).symlink_to(other)
+        self._given = environment
         moment = "2026-11-21T03:04:05Z"
         self._environment = {
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HOME": str(folder),
             "LC_ALL": "C.UTF-8",
@@ -104,6 +108,7 @@ class Walk:
             "GIT_COMMITTER_NAME": "Ada",
             "GIT_COMMITTER_EMAIL": "ada@git.example",
             "GIT_COMMITTER_DATE": moment,
+            **environment,
         }
 
     def take(self, step: Step) -> str:
@@ -140,6 +145,7 @@ class Walk:
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
             patch("openfero_gitops.cli.log.to_stderr"),
+            patch.dict(os.environ, self._given),
         ):
             code = main(arguments)
         return _shown(output.getvalue(), code)
