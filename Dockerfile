@@ -1,11 +1,18 @@
-FROM python:3.13.11-slim-bookworm AS build
+# Any Debian or Ubuntu image with Python 3.11 or later and its venv module.
+ARG BASE=docker.io/library/python:3.13.16-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12803a5c4247979ac7655f4d641
+
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# The build backend and what it needs, locked like the rest; nothing of it is copied on.
-RUN printf '%s\n' \
+# The build backend and what it needs, locked like the rest; nothing of it is copied on. The two
+# secrets let pip reach a mirror with a certificate authority of its own; without them pip's
+# defaults apply.
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
+    printf '%s\n' \
         'hatchling==1.33.0 --hash=sha256:415290b84f464d2884303fca8974d38e7b85579069fab02a15db0828fbb1446d' \
         'packaging==26.3 --hash=sha256:d7193f7c8e4e93f444fde0262bf90af30e16fa0ad0ad44cb553c87339b23cd1c' \
         'pathspec==1.1.1 --hash=sha256:a00ce642f577bf7f473932318056212bc4f8bfdf53128c78bbd5af0b9b20b189' \
@@ -13,22 +20,57 @@ RUN printf '%s\n' \
         'tomlkit==0.15.2 --hash=sha256:05562412163a3037b94497385fb7f9204c637bc605af7a48199e41cf2272f437' \
         'trove-classifiers==2026.9.21.13 --hash=sha256:8b1ff4f9c191b1040b71c37f1e445ab99732911e3cd91de52838453a854d7a17' \
         > build.txt \
-    && python -m venv /opt/build \
+    && python3 -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes --only-binary :all: -r build.txt
 
-COPY requirements/runtime.txt requirements/
-RUN python -m venv --without-pip /opt/openfero-gitops \
+# With what exports traces. Of the package kubernetes only the asynchronous client is used; the other
+# one is as large.
+COPY requirements/otel.txt requirements/
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m venv --without-pip /opt/openfero-gitops \
     && /opt/build/bin/pip --python /opt/openfero-gitops \
-        install --require-hashes --only-binary :all: -r requirements/runtime.txt
+        install --no-compile --require-hashes --only-binary :all: -r requirements/otel.txt \
+    && cd /opt/openfero-gitops/lib/python3.*/site-packages/kubernetes \
+    && rm -r client config dynamic informer leaderelection stream utils watch
 
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY operarios-example operarios-example/
 COPY openfero_gitops openfero_gitops/
+# Bytecode that names no time and no random order is the same in every build. The root file system
+# is read-only, so Python could not write any.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/build/bin/pip --python /opt/openfero-gitops install --no-deps --no-index /wheels/*.whl
+    && /opt/build/bin/pip --python /opt/openfero-gitops \
+        install --no-compile --no-deps --no-index --find-links /wheels openfero-gitops \
+    && PYTHONHASHSEED=0 /opt/openfero-gitops/bin/python -m compileall -q \
+        --invalidation-mode unchecked-hash -x 'aio/client/(api|models)/' /opt/openfero-gitops/lib
 
 
-FROM python:3.13.11-slim-bookworm
+FROM ${BASE}
+
+# tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
+# controller would inherit them and keep them as zombies. ssh refuses a user id without a name. gpg and
+# ssh-keygen check signatures. Nothing needs a set-user-ID program. Logs and caches would make each
+# build another image.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        ca-certificates \
+        git \
+        gpg \
+        openssh-client \
+        tini \
+    && if python3 -m pip --version 2>/dev/null; then \
+        python3 -m pip uninstall --yes --root-user-action ignore pip; fi \
+    && echo 'openfero:x:65532:' >> /etc/group \
+    && echo 'openfero:x:65532:65532::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
+    && install --directory --owner 65532 --group 0 --mode 0770 /var/cache/openfero-gitops \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && rm -rf /var/cache/apt/*.bin /var/cache/apt/archives/*.deb /var/cache/debconf/*-old \
+        /var/cache/ldconfig/aux-cache /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/log/*.log \
+        /var/log/apt/*
+
+COPY --from=build /opt/openfero-gitops /opt/openfero-gitops
+
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ARG CREATED=unknown
@@ -38,20 +80,6 @@ LABEL org.opencontainers.image.title="openfero-gitops" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-
-# tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
-# controller would inherit them and keep them as zombies. ssh refuses a user id without a name. gpg and
-# ssh-keygen check signatures.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates git gpg openssh-client tini \
-    && rm -rf /var/lib/apt/lists/* \
-    && pip uninstall --yes --root-user-action ignore pip \
-    && groupadd --gid 65532 openfero \
-    && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /nonexistent \
-        --shell /usr/sbin/nologin openfero \
-    && install --directory --owner 65532 --group 65532 /var/cache/openfero-gitops
-
-COPY --from=build /opt/openfero-gitops /opt/openfero-gitops
 # The two MALLOC variables make glibc return freed memory to the system; without them each thread
 # keeps a hole of the size of the largest file that it has read. /api/about shows the two IMAGE_
 # variables.

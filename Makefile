@@ -11,6 +11,7 @@ MINUTES ?= 30
 KEEP ?=
 WORKERS ?= auto
 RELEASES ?=
+BASE ?=
 COVERED := $(addprefix --cov=openfero_gitops/,audit author catalog domain jobs) \
 	--cov-report=term:skip-covered --cov-fail-under=95
 VENV := .venv
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
-	sabotage soak \
+	sabotage soak image image-reproducible \
 	cluster cluster-down docs lock screenshots clean
 
 help: ## List the targets.
@@ -92,6 +93,14 @@ chaos: $(VENV)/.dev ## Inject faults into real replicas and check the guarantees
 
 soak: $(VENV)/.dev ## Check that the memory of a replica does not grow (MINUTES=30).
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KEEP),--keep $(KEEP))
+
+image: $(VENV)/.dev ## Build the container image, its SBOM and checksums (BASE=local, ARGS=--no-cache).
+	@$(BIN)/python -m scripts.build_image $(if $(BASE),--base $(BASE)) $(ARGS)
+
+image-reproducible: ## Build the container image twice without a cache, and compare (BASE=local).
+	@$(MAKE) image ARGS="--no-cache --output dist/first"
+	@$(MAKE) image ARGS="--no-cache --output dist/second"
+	@diff dist/first/SHA256SUMS dist/second/SHA256SUMS && echo "both builds are the same"
 
 cluster: ## Start a real Kubernetes control plane on loopback.
 	@$(PYTHON) tests/cluster/controlplane.py up

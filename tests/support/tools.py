@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cluster.controlplane import binaries
 from tests.support.actionlint import ACTIONLINT
 from tests.support.amtool import AMTOOL
+from tests.support.image import can_be_built, require_image
 from tests.support.kueue import KUEUE
 
 if __name__ == "__main__":
@@ -12,3 +13,5 @@ if __name__ == "__main__":
     print(ACTIONLINT.build())
     print(AMTOOL.build())
     print(KUEUE.build())
+    if can_be_built():
+        print(require_image())

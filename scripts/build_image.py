@@ -1,0 +1,106 @@
+"""Build the container image, list what it contains, and write the checksums of both.
+
+`python -m scripts.build_image` leaves in dist/ the image's archive, which `docker load`,
+`ctr image import` and `kind load image-archive` read, its CycloneDX SBOM, and SHA256SUMS.
+"""  # noqa: INP001 - a script
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from openfero_gitops import __version__
+from scripts.image_engines import EngineError, Recipe, find_engine, local_base
+from scripts.image_sbom import bill_of_materials
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+NAME: Final = "openfero-gitops"
+LOCAL: Final = "local"
+
+
+def main() -> int:
+    """Build the image; an engine that is missing or fails is said on stderr, with exit code 1."""
+    given = _parse()
+    try:
+        build(given.output, given.reference, base=given.base, cached=not given.no_cache)
+    except EngineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="FOLDER")
+    parser.add_argument(
+        "--reference", default=f"localhost/{NAME}:{__version__}", metavar="NAME:TAG"
+    )
+    parser.add_argument(
+        "--base", default="", metavar="IMAGE", help=f"a Python image, or '{LOCAL}' to make one"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="build every layer anew")
+    return parser.parse_args()
+
+
+def build(output: Path, reference: str, *, base: str = "", cached: bool = True) -> Path:
+    """Build the image, and return the path of its archive.
+
+    Raises:
+        EngineError: neither buildah nor docker is installed, or a build fails.
+    """
+    engine = find_engine()
+    arguments = {"VERSION": __version__}
+    if base:
+        arguments["BASE"] = local_base(engine) if base == LOCAL else base
+    revision, epoch = _commit()
+    arguments["REVISION"] = revision
+    arguments["CREATED"] = datetime.fromtimestamp(epoch, UTC).isoformat()
+    engine.build(Recipe(ROOT, reference, arguments, epoch, _secrets(), cached))
+
+    output.mkdir(parents=True, exist_ok=True)
+    archive = output / f"{NAME}-{__version__}-image.tar"
+    archive.unlink(missing_ok=True)  # buildah does not replace one
+    engine.save(reference, archive)
+    document = bill_of_materials(archive, NAME, __version__, epoch)
+    sbom = archive.with_suffix(".cdx.json")
+    sbom.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in (archive, sbom))
+    (output / "SHA256SUMS").write_text(sums)
+    sys.stdout.write(
+        f"{reference}: {archive.stat().st_size / 1e6:.0f} MB,"
+        f" {len(document['components'])} components\n{archive}\n{sbom}\n"
+    )
+    return archive
+
+
+def _commit() -> tuple[str, int]:
+    """Return the commit and its time, or SOURCE_DATE_EPOCH; outside of a repository 1970."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%H %ct"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    revision, _, seconds = (done.stdout.strip() or "unknown 0").partition(" ")
+    return revision, int(os.environ.get("SOURCE_DATE_EPOCH", seconds))
+
+
+def _secrets() -> dict[str, Path]:
+    """Return pip's configuration and the certificate authorities, where they are not the usual."""
+    paths = {
+        "pip-conf": os.environ.get("PIP_CONFIG_FILE", "/etc/pip.conf"),
+        "ca-certificates": os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE", ""),
+    }
+    return {name: Path(path) for name, path in paths.items() if Path(path).is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

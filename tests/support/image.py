@@ -1,0 +1,144 @@
+"""The container image of this checkout, built once for all tests, and a container of it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.build_image import build
+from tests.support.optional import missing, require
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+REFERENCE = "localhost/openfero-gitops:ci"
+_SOURCES = (
+    "Dockerfile",
+    "LICENSE",
+    "NOTICE",
+    "README.md",
+    "openfero_gitops",
+    "operarios-example",
+    "pyproject.toml",
+    "requirements/otel.txt",
+    "scripts",
+)
+
+
+def can_be_built() -> bool:
+    """Return whether this machine can build the image."""
+    return os.geteuid() == 0 and all(map(shutil.which, ("buildah", "mmdebstrap")))
+
+
+def require_image() -> Path:
+    """Return the folder with the image's archive, SBOM and checksums; see `missing`.
+
+    It lies outside the checkout and is built again only when a file that it is made of changed.
+    """
+    if os.geteuid() != 0:
+        missing("root", "run the tests as root to build the image")
+    require("buildah", "apt-get install buildah", "buildah")
+    require("mmdebstrap", "apt-get install mmdebstrap", "mmdebstrap")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "openfero-gitops" / "image"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built, key = folder / "key", _key()
+        if not built.exists() or built.read_text() != key:
+            built.unlink(missing_ok=True)
+            build(folder, REFERENCE, base="local")
+            built.write_text(key)
+    return folder
+
+
+def _key() -> str:
+    """Return a digest of the files that the image is built from."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *_SOURCES],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    digest = hashlib.sha256()
+    for name in sorted(set(listed.stdout.splitlines())):
+        if (path := ROOT / name).is_file():
+            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image: its configuration, and its files at `root`."""
+
+    configuration: Mapping[str, Any]
+    root: Path
+
+    def run(self, *arguments: str, uid: int, mounts: Mapping[Path, str]) -> str:
+        """Run the entrypoint as a user of group 0 on a read-only root, and return its output.
+
+        Args:
+            arguments: after the entrypoint.
+            uid: of the user, who needs no entry in the image's passwd.
+            mounts: folders of this machine, and where the image sees them.
+        """
+        return self._run([*self.configuration["Entrypoint"], *arguments], uid, mounts)
+
+    def execute(self, *command: str, uid: int) -> str:
+        """Run another command of the image in the same way."""
+        return self._run(command, uid, {})
+
+    def _run(self, command: Sequence[str], uid: int, mounts: Mapping[Path, str]) -> str:
+        root = self.root
+        steps = [
+            f"mount --bind {root} {root}",
+            f"mount -o remount,ro,bind {root}",
+            f"mount -t proc proc {root}/proc",
+            f"mount --rbind /dev {root}/dev",
+            f"mount -t tmpfs tmpfs {root}/tmp",
+            *(f"mount --bind {source} {root}{target}" for source, target in mounts.items()),
+            f'exec chroot --userspec={uid}:0 {root} env --chdir=/ "$@"',
+        ]
+        shell = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc"]
+        done = subprocess.run(
+            [*shell, "\n".join(steps), "sh", *command],
+            env=dict(variable.split("=", 1) for variable in self.configuration["Env"]),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, (
+            f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        return done.stdout
+
+
+@contextmanager
+def mounted_image() -> Iterator[Image]:
+    """Mount the image's files within the block."""
+    require_image()
+    container = _buildah("from", REFERENCE)
+    try:
+        described = json.loads(_buildah("inspect", "--type=image", REFERENCE))
+        yield Image(described["OCIv1"]["config"], Path(_buildah("mount", container)))
+    finally:
+        _buildah("rm", container)
+
+
+def _buildah(*arguments: str) -> str:
+    executable = shutil.which("buildah")
+    assert executable is not None
+    done = subprocess.run([executable, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
