@@ -9,6 +9,7 @@ FAULTS ?=
 LEASE ?=
 MINUTES ?= 30
 KEEP ?=
+HELM ?= helm
 WORKERS ?= auto
 RELEASES ?=
 BASE ?=
@@ -21,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
 	sabotage soak image image-reproducible \
-	cluster cluster-down docs lock screenshots clean
+	cluster cluster-down docs lock dist screenshots clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -125,6 +126,10 @@ lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(call compile,$(call locked,runtime))
 	@$(call compile,$(call locked,otel,--constraint=requirements/runtime.txt --extra=otel))
 	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=otel --extra=dev))
+
+dist: $(VENV)/.dev ## Build the sdist, the wheel and the packaged chart in dist/ (HELM=/path/to/helm).
+	@$(BIN)/python -m hatchling build -d dist
+	@$(HELM) package charts/openfero-gitops --destination dist
 
 clean: ## Delete what the targets created in this folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -18,21 +19,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the unpacked wheel, outside of the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(target: str, source: Path, folder: Path) -> Path:
+    """Build a wheel or an sdist of the sources in a folder."""
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
+        [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)],
+        cwd=source,
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
     )
-    [wheel] = folder.glob("*.whl")
-    unpacked = folder / "unpacked"
+    [built] = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel of this checkout."""
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the unpacked wheel, outside of the checkout."""
+    unpacked = tmp_path_factory.mktemp("unpacked")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(unpacked)
+        archive.extractall(unpacked)  # noqa: S202 - it is ours
     return unpacked
 
 
@@ -83,3 +94,12 @@ def test_the_wheel_describes_itself(installed: Path) -> None:
         assert (file.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
     assert {"Changelog", "Documentation", "Issues", "Security"} <= {*(metadata.project_urls or {})}
     assert {*(metadata.classifiers or [])} <= classifiers
+
+
+def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """The source distribution is complete, and a wheel built from it has the same bytes."""
+    sdist = build("sdist", ROOT, tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "sources", filter="data")
+    [sources] = (tmp_path / "sources").iterdir()
+    assert build("wheel", sources, tmp_path / "wheel").read_bytes() == wheel.read_bytes()
