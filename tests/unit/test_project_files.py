@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +28,9 @@ GITHUB = ROOT / ".github"
 STARTER = ROOT / "operarios-example"
 WORKFLOWS = [*GITHUB.glob("workflows/*.yml"), *STARTER.glob(".github/workflows/*.yaml")]
 ACTIONS = [ROOT / "action.yml", *GITHUB.glob("actions/*/action.yml")]
+PAGES = sorted(
+    str(file.relative_to(ROOT)) for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+)
 USED_ACTION = re.compile(r"uses: ([\w-]+/[^@\s]+)@(\S+)(?: # (\S+))?$", re.MULTILINE)
 #: The options that Renovate accepts in the header of a lock file.
 REPEATABLE = {
@@ -89,7 +94,7 @@ def test_workflows_run_targets_that_exist() -> None:
     """Each `make TARGET` of a workflow is a target of the Makefile."""
     text = "".join(file.read_text() for file in WORKFLOWS)
     targets = {*re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)}
-    run = {*re.findall(r"\bmake ([a-z-]+)", text)}
+    run = {*re.findall(r"^.*?(?:run: |  |&& )make ([a-z-]+)(?!\w)", text, re.MULTILINE)}
     assert {"test-deep", "chaos", "soak", "audit"} <= run
     assert run <= targets
 
@@ -119,12 +124,29 @@ def test_renovate_finds_the_go_programs_of_the_tests() -> None:
     assert {(tool.module, tool.version) for tool in tools} <= found
 
 
-@pytest.mark.parametrize("name", sorted(file.name for file in ROOT.glob("*.md")))
+@pytest.mark.parametrize("name", PAGES)
 def test_a_link_of_a_page_leads_to_a_file(name: str) -> None:
-    """A link without a host names a file of the repository."""
-    for token in MarkdownIt().parse((ROOT / name).read_text()):
+    """A link without a host names a file of the repository, and a fragment one of its headings."""
+    page = ROOT / name
+    for token in MarkdownIt().enable("table").parse(page.read_text()):
         for child in token.children or []:
             target = str(child.attrs.get("href") or child.attrs.get("src") or "")
-            path = target.partition("#")[0]
-            if path and not re.match(r"[a-z]+:", path):
-                assert (ROOT / path).exists(), target
+            path, _, fragment = target.partition("#")
+            if re.match(r"[a-z]+:", path):
+                continue
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), target
+            if fragment and file.suffix == ".md":
+                assert fragment in headings(file), target
+
+
+@cache
+def headings(page: Path) -> set[str]:
+    """Return the fragments that GitHub makes of the headings of a page."""
+    tokens = MarkdownIt().parse(page.read_text())
+    texts = [
+        "".join(child.content for child in text.children or [])
+        for start, text in pairwise(tokens)
+        if start.type == "heading_open"
+    ]
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
