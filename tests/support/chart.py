@@ -98,7 +98,12 @@ def render_chart(namespace: str, values: Values) -> list[Object]:
 
 
 def install_chart(
-    kubeconfig: Path, namespace: str, values: Values, *, validate: bool = False
+    kubeconfig: Path,
+    namespace: str,
+    values: Values,
+    *,
+    validate: bool = False,
+    chart: Path = CHART,
 ) -> list[Object]:
     """Install the chart, or upgrade what is installed, and return its objects.
 
@@ -108,7 +113,7 @@ def install_chart(
     Raises:
         HelmError: the values are refused, or the API server refuses an object.
     """
-    command = ["upgrade", "--install", "--create-namespace", RELEASE, str(CHART), "--output=json"]
+    command = ["upgrade", "--install", "--create-namespace", RELEASE, str(chart), "--output=json"]
     if not validate:
         command.append("--disable-openapi-validation")
     release = helm(*command, kubeconfig=kubeconfig, namespace=namespace, values=values)

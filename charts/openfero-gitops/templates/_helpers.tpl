@@ -20,7 +20,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service }}
 {{- $_ := set $own "app.kubernetes.io/part-of" "openfero" }}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
-{{- merge $own (last .) $root.Values.commonLabels | toYaml }}
+{{- merge $own (last . | default dict) ($root.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- /* The labels of the Pod of helm test: the Service and the policies must not select it. */}}
@@ -31,7 +31,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- /* The annotations of an object, with their key: the context and those of this object. */}}
 {{- define "openfero-gitops.annotations" -}}
-{{- with merge (dict) (last .) (first .).Values.commonAnnotations }}
+{{- with merge (dict) (last . | default dict) ((first .).Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -219,6 +219,10 @@ metrics of the webhook's port are not among them. */}}
 
 {{- /* Stops the installation if values contradict each other, which the schema cannot express. */}}
 {{- define "openfero-gitops.check" -}}
+{{- /* What templates read before this must not fail without the defaults of this chart. */}}
+{{- if not (hasKey .Values "connections") }}
+{{- fail "the values are those of an earlier version of the chart, without the defaults of this one: use helm upgrade with --reset-then-reuse-values instead of --reuse-values" }}
+{{- end }}
 {{- include "openfero-gitops.checkFormats" . }}
 {{- if has "alertname" .Values.webhook.replicaLabels }}
 {{- fail "webhook.replicaLabels must not contain alertname: alerts that differ in it are different alerts" }}
