@@ -232,6 +232,13 @@ def test_notes_warn_where_the_policy_is_not_installed(kubeconfig: Path, installe
     text = notes(kubeconfig, installed)
     assert f"patch Jobs in {installed}-jobs can also start, approve and change" in text
     assert "Set jobPolicy.create to auto." in text
+    # What an administrator is told to do renders the policies and nothing else.
+    [command] = re.findall(r"helm (template .*\\\n.*)\n", text)
+    words = shlex.split(command.replace("\\\n", " ").replace("-f VALUES ", ""))
+    arguments = (str(CHART) if word == "CHART" else word for word in words)
+    made = list(yaml.safe_load_all(helm(*arguments, values=REPOSITORY)))
+    assert {each["kind"].removesuffix("Binding") for each in made} == {"ValidatingAdmissionPolicy"}
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize("values", [FULL, HTTPS_LOGIN], ids=["full", "https"])
@@ -293,7 +300,7 @@ def test_notes_carry_a_configuration_that_alertmanager_takes(
     amtool = require("amtool", "apt-get install prometheus-alertmanager", "amtool")
     install_chart(kubeconfig, installed, merged(PODLESS, changes))
     printed = notes(kubeconfig, installed)
-    text = printed[printed.index("     route:") : printed.index("\n3. ")]
+    text = printed[printed.index("     route:") : printed.index("\n   Check that deliveries")]
     config = yaml.safe_load(textwrap.dedent(text))
     [receiver] = config["receivers"]
     [webhook] = receiver["webhook_configs"]
