@@ -8,7 +8,6 @@ page is out of date.
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from openfero_gitops.domain.operario import OPTIONS  # noqa: E402 - from this checkout
 from openfero_gitops.settings import CONFIG_VARIABLE, describe  # noqa: E402 - from this checkout
+from scripts.chart_permissions import with_permissions  # noqa: E402
 from scripts.chart_values import chart_readme  # noqa: E402
 from scripts.metrics_page import metrics_page  # noqa: E402
 from scripts.rules_page import rules_page  # noqa: E402
@@ -91,7 +91,9 @@ def _cell(text: str) -> str:
 
 #: Functions that build a page, by its path from the root of the checkout.
 PAGES: Final[dict[str, Callable[[], str]]] = {
-    "charts/openfero-gitops/README.md": partial(chart_readme, ROOT / "charts/openfero-gitops"),
+    "charts/openfero-gitops/README.md": lambda: with_permissions(
+        chart_readme(ROOT / "charts/openfero-gitops")
+    ),
     "docs/metrics.md": metrics_page,
     "docs/options.md": options_page,
     "docs/rules.md": rules_page,
