@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -14,6 +15,7 @@ import pytest
 import structlog
 
 from tests.cluster.controlplane import ControlPlane
+from tests.support.audit_log import check_rights
 from tests.support.cluster import (
     Cluster,
     Kubectl,
@@ -133,9 +135,13 @@ def control_plane(
     executables = require_binaries(request.config)
     plane = ControlPlane(tmp_path_factory.mktemp("cluster"))
     plane.start()
-    yield Cluster(plane.kubeconfig, Kubectl(executables / "kubectl", plane.kubeconfig))
+    kubectl = Kubectl(executables / "kubectl", plane.kubeconfig)
+    yield Cluster(plane.kubeconfig, kubectl, plane.audit_log)
     plane.stop()
-    plane.remove()
+    try:
+        check_rights(plane.audit_log)
+    finally:
+        plane.remove()
 
 
 @pytest.fixture(scope="session")
@@ -188,15 +194,14 @@ def private_control_plane(
     It takes the keyword arguments of `ControlPlane`. A test that breaks it repairs it.
     """
     require_binaries(request.config)
-    planes: list[ControlPlane] = []
+    with contextlib.ExitStack() as ended:
 
-    def start(**arguments: Any) -> ControlPlane:
-        plane = ControlPlane(tmp_path_factory.mktemp("private"), **arguments)
-        planes.append(plane)
-        plane.start()
-        return plane
+        def start(**arguments: Any) -> ControlPlane:
+            plane = ControlPlane(tmp_path_factory.mktemp("private"), **arguments)
+            ended.callback(plane.remove)
+            ended.callback(check_rights, plane.audit_log)
+            ended.callback(plane.stop)
+            plane.start()
+            return plane
 
-    yield start
-    for plane in planes:
-        plane.stop()
-        plane.remove()
+        yield start

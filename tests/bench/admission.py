@@ -192,6 +192,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
         folder,
         name="bench",
         kubeconfig=plane.kubeconfig,
+        roles=False,
         namespace=_NAMESPACE,
         repository=repository.url,
         development=False,

@@ -293,6 +293,7 @@ def _replica(folder: Path, plane: ControlPlane, repository: Repository, tree: st
         folder,
         name="attacked",
         kubeconfig=plane.kubeconfig,
+        roles=False,
         namespace=NAMESPACE,
         repository=repository.url,
         development=False,

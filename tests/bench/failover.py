@@ -80,6 +80,7 @@ async def measure(
             folder,
             name=f"{name}-{lease.duration}",
             kubeconfig=plane.kubeconfig,
+            roles=False,
             namespace=_NAMESPACE,
             repository=repository.url,
             development=False,

@@ -116,6 +116,7 @@ class Case:
             folder,
             name=self.namespace,
             kubeconfig=plane.kubeconfig,
+            roles=False,
             namespace=self.namespace,
             repository=self._fleet.url,
             development=False,

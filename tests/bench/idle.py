@@ -170,6 +170,7 @@ async def _measure(folder: Path, plane: ControlPlane) -> Measured:
                 folder,
                 name=name,
                 kubeconfig=plane.kubeconfig,
+                roles=False,
                 namespace=_NAMESPACE,
                 repository=repository,
                 development=False,

@@ -141,6 +141,7 @@ class Side:
                 cluster.folder,
                 name=f"{name}-{number}",
                 kubeconfig=cluster.plane.kubeconfig,
+                roles=False,
                 namespace=name,
                 repository=cluster.repository.url,
                 development=False,

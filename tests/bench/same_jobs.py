@@ -120,6 +120,7 @@ async def _jobs(folder: Path, plane: ControlPlane, name: str, tree: Path, url: s
         folder,
         name=name,
         kubeconfig=plane.kubeconfig,
+        roles=False,
         namespace=name,
         repository=url,
         development=False,

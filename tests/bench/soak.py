@@ -226,6 +226,7 @@ async def soak(minutes: float, folder: Path) -> Soak:
                 folder,
                 name="soak",
                 kubeconfig=kubeconfig_through(plane.kubeconfig, wire.port, folder / "through"),
+                roles=False,
                 namespace="default",
                 repository=repository.url,
                 development=False,

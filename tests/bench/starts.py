@@ -52,6 +52,7 @@ async def _until_ready(folder: Path, repository: str) -> tuple[float, float]:
             folder,
             name="starts",
             kubeconfig=kubeconfig,
+            roles=False,
             namespace=_NAMESPACE,
             repository=repository,
             development=False,

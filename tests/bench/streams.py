@@ -141,6 +141,7 @@ async def _run(folder: Path) -> str:
             folder,
             name="followed",
             kubeconfig=plane.kubeconfig,
+            roles=False,
             namespace="default",
             repository=repository.url,
             development=False,

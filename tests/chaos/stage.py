@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.chaos.recorder import FLAGS, Recorder
 from tests.chaos.stories import write_operarios
 from tests.cluster.controlplane import ControlPlane
+from tests.support.audit_log import check_rights
+from tests.support.chart import controller_kubeconfig
 from tests.support.replica import Replica
 from tests.support.repository import Repository
 from tests.support.wire import Wire, kubeconfig_through
@@ -68,6 +70,7 @@ class Stage:
         write_operarios(self.repository)
         self.repository.commit("Operarios")
         self._exits.callback(self.plane.remove)
+        self._exits.callback(check_rights, self.plane.audit_log)
         self._exits.callback(self.plane.stop)
         await asyncio.to_thread(self.plane.start)
         self.recorder = Recorder(self.plane.etcd_url)
@@ -76,6 +79,7 @@ class Stage:
         # The attacker forges mirrors, which only a key tells from genuine ones.
         key = self.folder / "mirror-key"
         key.write_text("a key that is not in the API server\n")
+        controller = await asyncio.to_thread(self._controller)
         for name in NAMES:
             wire = Wire(int(self.plane.url.rpartition(":")[2]))
             self.wires[name] = await self._exits.enter_async_context(wire)
@@ -83,8 +87,9 @@ class Stage:
                 self.folder,
                 name=name,
                 kubeconfig=kubeconfig_through(
-                    self.plane.kubeconfig, wire.port, self.folder / f"{name}.kubeconfig"
+                    controller, wire.port, self.folder / f"{name}.kubeconfig"
                 ),
+                roles=False,
                 namespace=self.namespace,
                 repository=self.repository.url,
                 ready=False,
@@ -96,6 +101,12 @@ class Stage:
             )
             self._exits.push_async_callback(asyncio.to_thread, self.replicas[name].process.end)
         await asyncio.gather(*(self.start_replica(name) for name in NAMES))
+
+    def _controller(self) -> Path:
+        """Return a kubeconfig with the Roles of the chart and nothing more."""
+        return controller_kubeconfig(
+            self.plane.kubeconfig, self.namespace, self.folder, jobs_namespaces=[self.namespace]
+        )
 
     async def start_replica(self, name: str) -> None:
         """Start one, after what was left of it has ended."""

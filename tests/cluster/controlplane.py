@@ -45,6 +45,7 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_DIRECTORY = HERE.parents[1] / ".cluster"
 LOOPBACK = "127.0.0.1"
 NODE = "kwok-node"
+UNLIMITED_MEGABYTES = 1_000_000  # of the audit log, which would be rotated at 100 otherwise
 PATIENCE = 300  # seconds until a component that does not answer is given up
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
@@ -224,6 +225,7 @@ class ControlPlane:
         self.directory = Path(directory).resolve()
         self.kubeconfig = self.directory / "kubeconfig"
         self.logs = self.directory / "logs"
+        self.audit_log = self.logs / "audit.jsonl"
         self._data = self.directory / "data"
         self._pki = self.directory / "pki"
         self._record = self.directory / "pids.json"
@@ -609,6 +611,10 @@ class ControlPlane:
                 f"--service-account-signing-key-file={pki}/accounts.key",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--endpoint-reconciler-type=none",
+                # Every request of a ServiceAccount, and which Role allowed it.
+                f"--audit-policy-file={HERE / 'audit-policy.yaml'}",
+                f"--audit-log-path={self.audit_log}",
+                f"--audit-log-maxsize={UNLIMITED_MEGABYTES}",
                 "--max-requests-inflight=3000",
                 "--max-mutating-requests-inflight=1500",
                 # Otherwise SIGTERM waits a minute for the watches of connected clients.

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.support.chart import controller_kubeconfig
 from tests.support.cluster import temporary_namespace
 from tests.support.gateway import Gateway, forward, status
 from tests.support.optional import require
@@ -48,9 +49,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory, other_namespace: str) -
 
 
 @pytest.fixture(scope="module")
-def shared_gateway(tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path) -> Iterator[Gateway]:
+def shared_gateway(
+    tmp_path_factory: pytest.TempPathFactory,
+    kubeconfig: Path,
+    shared_namespace: str,
+    other_namespace: str,
+) -> Iterator[Gateway]:
     """Start a proxy between the replica and the API server."""
-    with Gateway(kubeconfig, tmp_path_factory.mktemp("gateway")) as made:
+    folder = tmp_path_factory.mktemp("gateway")
+    controller = controller_kubeconfig(
+        kubeconfig, shared_namespace, folder, jobs_namespaces=[shared_namespace, other_namespace]
+    )
+    with Gateway(controller, folder) as made:
         yield made
 
 
@@ -67,6 +77,7 @@ def replica(
         tmp_path_factory.mktemp("replica"),
         name="a",
         kubeconfig=shared_gateway.kubeconfig,
+        roles=False,
         namespace=shared_namespace,
         repository=repository.url,
         allowed_namespace=other_namespace,
@@ -286,7 +297,6 @@ def test_a_clock_that_jumps_an_hour_stops_its_replica_alone(
     kubectl: Kubectl,
     namespace: str,
     repository: Repository,
-    other_namespace: str,
 ) -> None:
     """It becomes unready and hands over, another replica remediates, and it recovers."""
     require("faketime", "apt-get install faketime", "faketime")
@@ -297,7 +307,6 @@ def test_a_clock_that_jumps_an_hour_stops_its_replica_alone(
         "kubeconfig": kubeconfig,
         "namespace": namespace,
         "repository": repository.url,
-        "allowed_namespace": other_namespace,
         "development": False,
     }
     fake = {

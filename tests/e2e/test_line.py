@@ -61,6 +61,7 @@ def pair(
     install_chart(kubeconfig, shared_namespace, address)
     start = {
         "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        "roles": False,
         "namespace": shared_namespace,
         "repository": repository.url,
         "jobs_namespace": jobs_namespace,

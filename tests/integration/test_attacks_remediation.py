@@ -119,7 +119,7 @@ def test_an_ordinary_account_cannot_touch_jobs(account: Callable[[str], Kubectl]
 
 
 def test_the_webhooks_listener_shows_a_pod_nothing_but_probes(
-    tmp_path: Path, kubeconfig: Path, shared_namespace: str
+    tmp_path: Path, kubeconfig: Path, namespace: str
 ) -> None:
     """Without a token no alert, hook, page or API answer is to be had on the port for Pods."""
     repository = Repository(tmp_path / "operarios")
@@ -130,7 +130,7 @@ def test_the_webhooks_listener_shows_a_pod_nothing_but_probes(
         tmp_path,
         name="inside",
         kubeconfig=kubeconfig,
-        namespace=shared_namespace,
+        namespace=namespace,
         repository=repository.url,
         development=False,
         web_listen="127.0.0.1:0",

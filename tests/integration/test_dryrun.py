@@ -125,6 +125,7 @@ def start(
     return {
         "folder": folder,
         "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        "roles": False,
         "namespace": shared_namespace,
         "repository": repository.url,
         "jobs_namespace": jobs_namespace,

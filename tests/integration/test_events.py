@@ -64,6 +64,7 @@ def test_kubectl_shows_decisions_and_reasons(
     repository.commit("Operarios")
     start = {
         "kubeconfig": service_account_kubeconfig(kubeconfig, shared_namespace, tmp_path),
+        "roles": False,
         "namespace": shared_namespace,
         "repository": repository.url,
         "jobs_namespace": jobs_namespace,

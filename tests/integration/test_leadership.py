@@ -27,6 +27,7 @@ from openfero_gitops.domain.lease import LeaseDurations
 from openfero_gitops.domain.timestamp import parse_time
 from tests.cluster.controlplane import LOOPBACK
 from tests.support import elector_process
+from tests.support.chart import controller_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,7 +118,9 @@ class Replicas:
     def __init__(self, folder: Path, kubeconfig: Path, namespace: str) -> None:
         self.all: list[Replica] = []
         self._folder = folder
-        self._kubeconfig = kubeconfig
+        self._kubeconfig = controller_kubeconfig(
+            kubeconfig, namespace, folder, jobs_namespaces=[namespace]
+        )
         self._namespace = namespace
 
     def start(self, identity: str, *, deaf: float = 0.0, kubeconfig: Path | None = None) -> Replica:
@@ -239,9 +242,10 @@ def closing(started: Replicas) -> Iterator[Replicas]:
 
 
 @pytest.fixture
-def wire(kubeconfig: Path, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
-    """Yield a wire to the shared API server, and the kubeconfig that uses it."""
-    config = yaml.safe_load(kubeconfig.read_text())
+def wire(kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[tuple[Wire, Path]]:
+    """Yield a wire to the shared API server, and the controller's kubeconfig that uses it."""
+    controller = controller_kubeconfig(kubeconfig, namespace, tmp_path, jobs_namespaces=[namespace])
+    config = yaml.safe_load(controller.read_text())
     cluster = config["clusters"][0]["cluster"]
     url = urlsplit(cluster["server"])
     assert url.hostname

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.commands.control import pause, resume
+from tests.support.chart import controller_kubeconfig
 from tests.support.cluster import KubectlError
 from tests.support.desk import Desk
 from tests.support.replica import alert, operario
@@ -46,7 +47,10 @@ class UserDesk(Desk):
 
     def __init__(self, folder: Path, kubeconfig: Path, kubectl: Kubectl, namespace: str) -> None:
         """Commit the operarios."""
-        super().__init__(folder, kubectl, kubeconfig, namespace)
+        controller = controller_kubeconfig(
+            kubeconfig, namespace, folder, jobs_namespaces=[namespace]
+        )
+        super().__init__(folder, kubectl, controller, namespace)
         self.kubeconfig = kubeconfig
         self.repository.write("quick.json", operario("Quick", annotations=SLOW_TARGET))
         self.repository.write(

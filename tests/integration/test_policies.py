@@ -753,6 +753,7 @@ def replica(
         folder,
         name="a",
         kubeconfig=service_account_kubeconfig(kubeconfig, shared_namespace, folder),
+        roles=False,
         namespace=shared_namespace,
         repository=repository.url,
         jobs_namespace=protected.namespace,

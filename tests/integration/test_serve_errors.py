@@ -386,6 +386,7 @@ def test_probes_are_answered_before_the_api_server_is(
             tmp_path,
             name="frozen",
             kubeconfig=kubeconfig,
+            roles=False,
             namespace="openfero",
             repository=repository.url,
             ready=False,

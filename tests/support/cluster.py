@@ -77,10 +77,14 @@ class Kubectl:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: the one started for this test run, or that of `KUBECONFIG`."""
+    """A running cluster: the one started for this test run, or that of `KUBECONFIG`.
+
+    Only the former has an audit log.
+    """
 
     kubeconfig: Path
     kubectl: Kubectl
+    audit_log: Path | None = None
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ class Desk:
             self.folder,
             name=f"replica-{len(self.replicas)}",
             kubeconfig=self._controller,
+            roles=False,
             namespace=self._home,
             jobs_namespace=self.namespace,
             repository=self.repository.url,

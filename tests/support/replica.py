@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.chart import controller_kubeconfig
 from tests.support.process import Process, free_port
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Replica:
         repository: str,
         ready: bool = True,
         development: bool = True,
+        roles: bool = True,
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = ("-m", "openfero_gitops"),
         **flags: str,
@@ -52,11 +54,19 @@ class Replica:
 
         `ready` waits for its readiness, not only for its port; `development` turns Python's
         warnings into errors, at a price in speed; `environment` is set besides this process's own.
+        `roles` creates the Roles of the chart and runs it with them alone; the kubeconfig is an
+        administrator's then. Else it has the rights of the kubeconfig.
         `program` are the arguments of Python before the controller's.
         """
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        if roles:
+            jobs = [
+                flags.get("jobs_namespace", namespace),
+                *flags.get("allowed_namespace", "").split(),
+            ]
+            kubeconfig = controller_kubeconfig(kubeconfig, namespace, folder, jobs_namespaces=jobs)
         given = {
             "repo": repository,
             "kubeconfig": str(kubeconfig),
