@@ -9,11 +9,13 @@ Spans are sent by a thread of the SDK. If it falls behind, they are dropped.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import (
@@ -24,18 +26,22 @@ from opentelemetry.sdk.resources import (
     Resource,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from openfero_gitops.background import OnChange
 from openfero_gitops.tracing import NO_SPAN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from openfero_gitops.ports import Attributes, Span
+
+_log = structlog.get_logger(__name__)
 
 _SERVICE: Final = "openfero-gitops"
 #: To send the last spans when a replica stops.
@@ -44,6 +50,43 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The format of the annotation on Jobs, whatever format requests have.
 _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 _TRACEPARENT: Final = "traceparent"
+
+
+class _Exporter(OTLPSpanExporter):
+    """Exports spans, and logs an error once; the SDK would log several lines for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._causes = _Causes()
+        self._error = OnChange(_log.warning, "traces cannot be exported")
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans to the collector."""
+        self._causes.first = ""
+        result = super().export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._error.clear()
+        else:
+            self._error.set(self._causes.first)
+        return result
+
+
+class _Causes(logging.Handler):
+    """Reads why an export failed, which the exporter only logs.
+
+    The first line of an export says that; the last one may be that there were too many attempts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = ""
+        logger = logging.getLogger(OTLPSpanExporter.__module__)
+        logger.handlers = [self]
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line without the time until the next attempt, which is another each time."""
+        self.first = self.first or record.getMessage().partition(", retrying in ")[0]
 
 
 class _Step:
@@ -81,7 +124,7 @@ class OpenTelemetryTraces:
         resource = Resource.create(ours).merge(OTELResourceDetector().detect())
         # (Stopped by `stop`: the SDK itself would wait for its collector at the exit, for 30 s.)
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(_Exporter()))
         self._tracer = self._provider.get_tracer(_SERVICE, version)
 
     @property

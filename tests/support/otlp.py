@@ -41,12 +41,13 @@ class ReceivedSpan:
 class Collector:
     """Receives spans on a loopback port while it is used as a context manager.
 
-    It answers while `answering` is set.
+    It answers while `answering` is set, with an error while `status` is one.
     """
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
         self.requests = 0
+        self.status = 200
         self.answering = threading.Event()
         self.answering.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -90,9 +91,10 @@ class Collector:
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 collector.answering.wait()
-                collector.spans += _read(ExportTraceServiceRequest.FromString(body))
+                if collector.status == 200:
+                    collector.spans += _read(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
+                self.send_response(collector.status)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from openfero_gitops.otel import OpenTelemetryTraces
 from tests.support.otlp import Collector
@@ -134,6 +135,23 @@ async def test_the_environment_names_the_service(
     assert span.resource["service.name"] == "healer"
     assert span.resource["service.instance.id"] == "replica-a"
     assert span.resource["deployment.environment.name"] == "test"
+
+
+async def test_a_collector_that_refuses_spans(collector: Collector) -> None:
+    """That is logged when it begins, not for each batch of spans."""
+    traces = OpenTelemetryTraces("replica-a", "1")
+    with capture_logs() as log:
+        for status in (400, 400, 401, 200, 401):
+            collector.status = status
+            with traces.delivery("POST", "/alerts", {}):
+                pass
+            traces._provider.force_flush()
+    await traces.stop()
+    assert collector.requests == 5
+    assert [(line["event"], line["error"]) for line in log] == [
+        ("traces cannot be exported", f"Failed to export spans batch code: {code}, reason: {why}")
+        for code, why in ((400, "Bad Request"), (401, "Unauthorized"), (401, "Unauthorized"))
+    ]
 
 
 async def test_a_collector_that_does_not_answer(
