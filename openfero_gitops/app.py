@@ -393,7 +393,15 @@ class Controller:
             now=_now,
         )
         # (The server's time is also known while the clock is wrong.)
-        self.metrics.add(LiveMetrics(state, self.view, self._index, self.clock.server_now))
+        self.metrics.add(
+            LiveMetrics(
+                state,
+                self.view,
+                self._index,
+                self.clock.server_now,
+                lambda: self._queue_reader.stuck,
+            )
+        )
         return state
 
     def _sync_soon(self) -> None:

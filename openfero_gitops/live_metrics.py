@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 _CONDITION: Final = "openfero_gitops_condition"
 _WAITED: Final = "openfero_gitops_waiting_max_wait_ratio"
+_STUCK: Final = "openfero_gitops_stuck_in_queue"
 _IN_ROW: Final = "openfero_gitops_not_healed_in_a_row"
 
 
 def live_families() -> Iterator[GaugeMetricFamily]:
-    """Yield the metrics without values: conditions, the longest wait, and runs in a row."""
+    """Yield the metrics without values: conditions, what waits, and runs in a row."""
     yield GaugeMetricFamily(
         _CONDITION,
         "1 for a condition of this replica that holds, else 0; as in /readyz, without parts "
@@ -41,6 +42,10 @@ def live_families() -> Iterator[GaugeMetricFamily]:
         _WAITED,
         "Largest share of its max-wait that a Job has waited, on the leader: 0 to 1, "
         "and 0 if none waits",
+    )
+    yield GaugeMetricFamily(
+        _STUCK,
+        "Jobs that Kueue starts only after somebody has changed something, on the leader",
     )
     yield GaugeMetricFamily(
         _IN_ROW,
@@ -70,9 +75,15 @@ class LiveMetrics(Collector):
     """Collects these metrics; those about Jobs on the leader only, so that sums are right."""
 
     def __init__(
-        self, state: ReplicaHealth, view: View, index: LiveIndex, now: Callable[[], datetime]
+        self,
+        state: ReplicaHealth,
+        view: View,
+        index: LiveIndex,
+        now: Callable[[], datetime],
+        stuck_in_queue: Callable[[], int],
     ) -> None:
         """Take what they are read from; nothing is read yet."""
+        self._stuck_in_queue = stuck_in_queue
         self._state = state
         self._view = view
         self._index = index
@@ -86,15 +97,16 @@ class LiveMetrics(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Compute the metrics."""
-        conditions, waited, in_row = live_families()
+        conditions, waited, stuck, in_row = live_families()
         for condition in self._state.conditions():
             if condition.configured:
                 conditions.add_metric([condition.name], condition.holds)
         if self._state.leadership().leader:
             waited.add_metric([], self._waited_share())
+            stuck.add_metric([], self._stuck_in_queue())
             for operario, count in self._count_in_row().items():
                 in_row.add_metric([operario], count)
-        yield from (conditions, waited, in_row)
+        yield from (conditions, waited, stuck, in_row)
 
     def _waited_share(self) -> float:
         now = self._now()

@@ -18,7 +18,7 @@ import structlog
 from openfero_gitops.background import OnChange
 from openfero_gitops.domain.errors import ApiError, Forbidden, NotFound
 from openfero_gitops.domain.remediation import Phase
-from openfero_gitops.jobs.workload import without_workload
+from openfero_gitops.jobs.workload import is_stuck, without_workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,6 +62,11 @@ class QueueReader:
         if remediation.phase is not Phase.QUEUED:
             return None
         return self._statuses.get(remediation.uid)
+
+    @property
+    def stuck(self) -> int:
+        """Count the Jobs that Kueue starts only after somebody has changed something."""
+        return sum(is_stuck(each.reason, each.message) for each in self._statuses.values())
 
     async def run(self) -> None:
         """Read until cancelled."""

@@ -288,7 +288,9 @@ def _actions_of_jobs(
                 f"openfero-gitops cancel {job}",
                 remediation,
             )
-        elif remediation.phase is Phase.QUEUED and is_stuck(remediation.reason):
+        elif remediation.phase is Phase.QUEUED and is_stuck(
+            remediation.reason, remediation.message
+        ):
             yield Action(
                 Topic.STUCK_IN_QUEUE,
                 f"{about}: Kueue does not start it: {remediation.message}",

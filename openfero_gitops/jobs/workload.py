@@ -7,6 +7,7 @@ v1beta1 has the same conditions.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +22,18 @@ if TYPE_CHECKING:
 
 #: The reason of a Job that Kueue has no Workload for.
 NO_WORKLOAD: Final = "NoWorkload"
-#: Kueue's reason while a queue is missing or stopped, or a Workload cannot fit at all.
+#: Kueue's reason while a queue is missing or stopped.
 _INADMISSIBLE: Final = "Inadmissible"
+#: Kueue's reason while a Workload does not fit, now or ever; its message says which.
+_PENDING: Final = "Pending"
+#: In the message about a flavor that a Workload does not fit in, however little of it is used.
+#: Source: Kueue's pkg/scheduler/flavorassigner and pkg/scheduler/scheduler.go.
+_NEVER_FITS: Final = re.compile(
+    r"> maximum capacity \(|unavailable in ClusterQueue|untolerated taint|"
+    r"doesn't match (?:node affinity|ClusterQueue selector)"
+)
+#: In the message about a flavor that a Workload fits in once other ones have ended.
+_MAY_FIT: Final = "insufficient unused quota"
 #: How the reason of an eviction begins if Kueue does not start the Job again.
 _DEACTIVATED: Final = "Deactivated"
 _MAX_REASON: Final = 100
@@ -37,8 +48,10 @@ class QueueStatus:
     message: str
 
 
-def is_stuck(reason: str) -> bool:
-    """Whether Kueue starts a Job with this reason only after somebody has changed something."""
+def is_stuck(reason: str, message: str) -> bool:
+    """Whether Kueue starts a Job with this status only after somebody has changed something."""
+    if reason == _PENDING:
+        return _MAY_FIT not in message and _NEVER_FITS.search(message) is not None
     return reason in (NO_WORKLOAD, _INADMISSIBLE) or reason.startswith(_DEACTIVATED)
 
 

@@ -202,7 +202,9 @@ def _concerns_of_remediations(
             detail="a started Job was suspended by someone else, and is not restarted: cancel it, "
             "or delete it so that the next delivery of its alert creates a new one",
         )
-    if queued := [job for job in by_phase.get(Phase.QUEUED, ()) if is_stuck(job.reason)]:
+    if queued := [
+        job for job in by_phase.get(Phase.QUEUED, ()) if is_stuck(job.reason, job.message)
+    ]:
         yield _concern_of_jobs(
             "warn",
             f"{plural(len(queued), 'remediation')} not started by Kueue",

@@ -144,6 +144,14 @@ CASES = [
         ("60%",),
     ),
     Case(
+        "OpenFeroStuckInQueue",
+        {'stuck_in_queue{pod="a"}': "0 2x30", 'stuck_in_queue{pod="b"}': "0 0 0 0 stale"},
+        {'stuck_in_queue{pod="a"}': "0 2x8 0x30"},
+        10,
+        12,
+        ("2",),
+    ),
+    Case(
         "OpenFeroNotHealedInARow",
         {'not_healed_in_a_row{pod="a",operario="disk"}': "1 1 2x30"},
         {

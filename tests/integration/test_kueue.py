@@ -234,6 +234,9 @@ def test_a_full_queue_does_not_stop_the_others(desk: QueueDesk) -> None:
     waiting = desk.remediate("Limited", "second", "Waiting")
     item = desk.is_in(waiting, "Waiting", "max-concurrent")
     assert "1 Job of this operario running or queued by Kueue" in item["message"]
+    assert "> maximum capacity (0)" in desk.is_in(queued_job, "Queued", "Pending")["message"]
+    assert "not started by Kueue" in desk.leader.read("/")
+    assert "openfero_gitops_stuck_in_queue 0.0" not in desk.leader.read("/metrics")
     desk.remediate("Plain", "other", "Succeeded")
     desk.kueue.set_quota(desk.namespace, "small", 1)
     desk.is_in(queued_job, "Succeeded")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.catalog import Catalog
 
 WAITED = "openfero_gitops_waiting_max_wait_ratio"
+STUCK = "openfero_gitops_stuck_in_queue"
 IN_ROW = "openfero_gitops_not_healed_in_a_row"
 CONDITION = "openfero_gitops_condition"
 
@@ -45,10 +46,11 @@ class Health:
         return self.active
 
 
-def exposed(health: Health, view: View, later: float = 0) -> Metrics:
+def exposed(health: Health, view: View, later: float = 0, stuck: int = 0) -> Metrics:
     """Return the metrics of a replica, some minutes after `NOW`."""
     metrics = Metrics("1")
-    metrics.add(LiveMetrics(health, view, LiveIndex(view), lambda: NOW + minutes(later)))
+    now = NOW + minutes(later)
+    metrics.add(LiveMetrics(health, view, LiveIndex(view), lambda: now, lambda: stuck))
     return metrics
 
 
@@ -101,7 +103,9 @@ def test_only_the_leader_reports_on_jobs() -> None:
     view.apply(remediation("a", phase=Phase.WAITING))
     health.leads = False
     health.checked = [Condition("catalog", holds=True)]
-    metrics = exposed(health, view)
+    assert value(exposed(Health(), view, stuck=2), STUCK) == 2
+    metrics = exposed(health, view, stuck=2)
+    assert value(metrics, STUCK) is None
     assert value(metrics, WAITED) is None
     assert value(metrics, IN_ROW) is None
     assert value(metrics, CONDITION, condition="catalog") == 1

@@ -90,6 +90,7 @@ def test_the_status_of_queued_jobs_is_shown_until_they_start() -> None:
     desk = Desk(queued("a"), queued("b"), queued("c", namespace="shop"))
     desk.workloads.statuses = {"a": FULL, "b": None}
     desk.read()
+    assert desk.reader.stuck == 0
     assert sorted(desk.workloads.requests) == [("jobs", ("a", "b")), ("shop", ("c",))]
     assert (desk.reason("a"), desk.reason("b"), desk.reason("c")) == ("Pending", "", "")
     started = replace(queued("a"), phase=Phase.RUNNING, resource_version="2")
@@ -104,6 +105,7 @@ def test_a_job_that_kueue_does_not_notice_is_reported_after_a_minute() -> None:
     desk.read()
     reasons = [desk.reason(name) for name in ("new", "old", "known")]
     assert reasons == ["", NO_WORKLOAD, ""]
+    assert desk.reader.stuck == 1
 
 
 def test_the_oldest_of_very_many_jobs_are_looked_at() -> None:

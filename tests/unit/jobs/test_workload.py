@@ -84,7 +84,7 @@ def test_the_condition_that_keeps_a_job_from_its_start_is_shown(
     assert read[0] == "job-1"
     assert read[1] is not None
     assert read[1].reason == reason
-    assert is_stuck(read[1].reason) is stuck
+    assert is_stuck(read[1].reason, read[1].message) is stuck
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,31 @@ def test_a_long_message_is_cut_and_printable() -> None:
 def test_a_job_without_a_workload_names_what_to_check() -> None:
     """Kueue is not there, or does not manage the namespace."""
     status = without_workload("shop")
-    assert is_stuck(status.reason)
+    assert is_stuck(status.reason, status.message)
     assert "manages Jobs in namespace shop" in status.message
+
+
+TOO_SMALL = (
+    "insufficient quota for cpu in flavor small, previously considered podsets requests (0) + "
+    "current podset request (8) > maximum capacity (2)"
+)
+IN_USE = "insufficient unused quota for cpu in flavor large, 1 more needed"
+
+
+@pytest.mark.parametrize(
+    ("message", "stuck"),
+    [
+        (f"couldn't assign flavors to pod set main: {TOO_SMALL}", True),
+        (f"couldn't assign flavors to pod set main: {TOO_SMALL}, {IN_USE}", False),
+        ("couldn't assign flavors to pod set main: resource gpu unavailable in ClusterQueue", True),
+        ("couldn't assign flavors to pod set main: flavor a doesn't match node affinity", True),
+        ("Workload namespace doesn't match ClusterQueue selector", True),
+        ("The workload has failed admission checks", False),
+    ],
+)
+def test_a_job_that_never_fits_is_stuck(message: str, *, stuck: bool) -> None:
+    """Kueue's reason is the same as for quota that is in use; only the message tells."""
+    assert is_stuck("Pending", message) is stuck
 
 
 def test_the_reason_of_kueue_comes_before_what_is_known_of_the_job() -> None:
