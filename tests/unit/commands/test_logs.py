@@ -8,9 +8,12 @@ import pytest
 
 from openfero_gitops.cluster.api import JOBS, PODS
 from openfero_gitops.commands.logs import write_logs
-from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
+from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer, MemoryCluster
+from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import Invalid, NotFound, Unavailable, UsageError
 from openfero_gitops.domain.remediation import JobKey
+from openfero_gitops.domain.timestamp import format_time
+from tests.support import build
 from tests.support.workers import World, in_virtual_time, pods_of, until
 
 if TYPE_CHECKING:
@@ -138,3 +141,17 @@ async def test_a_job_that_is_gone_is_an_error() -> None:
     """The message says how to name a Job."""
     with pytest.raises(UsageError, match="not found: write NAMESPACE/NAME"):
         await printed([], follow=True, deleted=True)
+
+
+async def test_a_job_in_a_kueue_queue_has_not_started() -> None:
+    """It was admitted, but there are no Pods whose logs could be gone."""
+    cluster = MemoryCluster()
+    job = build.stored(
+        annotations={keys.ADMITTED_AT: format_time(build.NOW), keys.QUEUE: "healing"},
+        labels={keys.KUEUE_QUEUE: "healing"},
+        metadata={"resourceVersion": ""},
+    )
+    await cluster.create(JOBS, build.JOBS_NAMESPACE, job)
+    key = JobKey(build.JOBS_NAMESPACE, job["metadata"]["name"])
+    with pytest.raises(UsageError, match="it has not started, its phase is Queued; --follow waits"):
+        await write_logs(cluster, key, print, print, follow=False)

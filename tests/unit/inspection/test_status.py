@@ -153,6 +153,15 @@ def test_a_failure_counts_until_its_alert_is_resolved() -> None:
     assert [action.command for action in status.actions] == ["openfero-gitops trace jobs/job-2"]
 
 
+def test_a_job_that_kueue_has_not_started_is_not_counted_as_started() -> None:
+    """One that Kueue stopped is: it has run."""
+    queued = {"phase": Phase.QUEUED, "queue": "healing", "suspended": True, "admitted_at": NOW}
+    waiting = build.remediation("job-1", **queued)
+    stopped = build.remediation("job-2", **queued, starts=1, started_at=NOW)
+    status = summarize(records(waiting, stopped), NOW)
+    assert (status.phases[Phase.QUEUED], status.recent.started) == (2, 1)
+
+
 def test_remember_limits_how_long_a_failure_is_shown() -> None:
     """The mirror has the openfero.yaml of the repository."""
     catalog = build.catalog(envelope=Envelope(remember=timedelta(hours=1)))
