@@ -93,6 +93,17 @@ def test_a_stopping_pod_has_time_for_the_deliveries_that_still_arrive() -> None:
     assert "--shutdown-delay=0s" in container(objects)["args"]
 
 
+def test_ids_can_be_left_to_openshift() -> None:
+    """Without the chart's user and group the Pods still do not run as root."""
+    ids: Values = {"podSecurityContext": dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))}
+    objects = render_chart("openfero", merged(REPOSITORY, ids))
+    for pod in (only(objects, "Deployment")["spec"]["template"], only(objects, "Pod")):
+        assert pod["spec"]["securityContext"] == {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+
 def test_probes_begin_when_the_program_is_loaded() -> None:
     """The first startup probe waits, so that no start causes a Warning event."""
     assert container(render_chart("openfero", REPOSITORY))["startupProbe"] == {

@@ -56,6 +56,12 @@ FULL: Values = {
         "extraIngress": [{"ports": [{"port": 9000}]}],
         "extraEgress": [{"ports": [{"port": 3128}]}],
     },
+    "ingress": {
+        "webhook": {"enabled": True, "host": "alerts.example.com", "className": "nginx"},
+        "pages": {"enabled": True, "host": "openfero.example.com", "annotations": {"a": "b"}},
+    },
+    "grafanaDashboard": {"enabled": True},
+    "deploymentAnnotations": {"a": "b"},
     "podAnnotations": {"a": "b"},
     "podLabels": {"a": "b"},
     "priorityClassName": "system-cluster-critical",
@@ -93,8 +99,8 @@ PROXY_POD = {
 
 def secret(objects: list[Object], name: str) -> Object:
     """Return a Secret of the chart."""
-    [item] = [item for item in objects if item["metadata"]["name"] == f"{NAME}-{name}"]
-    assert item["kind"] == "Secret"
+    secrets = [item for item in objects if item["kind"] == "Secret"]
+    [item] = [item for item in secrets if item["metadata"]["name"] == f"{NAME}-{name}"]
     return item
 
 
