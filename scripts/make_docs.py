@@ -89,11 +89,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+#: The README of the chart is read and written.
+CHART: Final = ROOT / "charts" / "openfero-gitops"
 #: Functions that build a page, by its path from the root of the checkout.
 PAGES: Final[dict[str, Callable[[], str]]] = {
-    "charts/openfero-gitops/README.md": lambda: with_permissions(
-        chart_readme(ROOT / "charts/openfero-gitops")
-    ),
+    "charts/openfero-gitops/README.md": lambda: with_permissions(chart_readme(CHART)),
     "docs/metrics.md": metrics_page,
     "docs/options.md": options_page,
     "docs/rules.md": rules_page,

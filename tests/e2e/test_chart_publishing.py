@@ -21,8 +21,11 @@ from tests.support.chart import (
 )
 from tests.support.cluster import require_binaries
 from tests.support.custom_resources import install_custom_resources
+from tests.support.serving import local_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.support.cluster import Kubectl
 
 pytestmark = pytest.mark.cluster
@@ -100,8 +103,32 @@ def test_nothing_is_published_by_default() -> None:
     assert not kinds & {"Ingress", "HTTPRoute", "AlertmanagerConfig", "ConfigMap", "ServiceMonitor"}
 
 
+def is_published(path: str, rules: Iterable[tuple[str, str]]) -> bool:
+    """Whether an Ingress sends a path to the controller, by its paths and their types."""
+    return any(
+        path == rule or (kind == "Prefix" and path.startswith(f"{rule}/")) for rule, kind in rules
+    )
+
+
+def test_every_page_is_published_and_no_probe() -> None:
+    """What needs no authentication stays inside, except files that are the same everywhere."""
+    [rule] = named(rendered(PUBLISHED), "Ingress", f"{NAME}-pages")["spec"]["rules"]
+    published = [(path["path"], path["pathType"]) for path in rule["http"]["paths"]]
+    [listener] = local_server()._listeners
+    served = {
+        re.sub(r"{[^}]*}", "x", route.resource.canonical): route.method
+        for route in listener.app.router.routes()
+        if route.resource is not None and route.method in ("GET", "HEAD")
+    }
+    inside = {"/livez", "/readyz", "/healthz", "/readiness", "/startupz", "/metrics"}
+    assert {path for path in served if not is_published(path, published)} == inside
+    assert not is_published("/hooks/git", published)
+    for path, _ in published:
+        assert any(is_published(other, [(path, "Prefix")]) for other in served), path
+
+
 def test_ingresses_publish_what_is_meant_and_nothing_else() -> None:
-    """Metrics and probes of the webhook's port stay inside; the hosts may send requests."""
+    """Metrics and probes stay inside; the hosts may send requests."""
     objects = rendered(PUBLISHED)
     service = {port["name"] for port in only(objects, "Service")["spec"]["ports"]}
     found = {}
@@ -113,10 +140,12 @@ def test_ingresses_publish_what_is_meant_and_nothing_else() -> None:
             assert target["name"] == NAME
             assert target["port"]["name"] in service
             found[rule["host"], path["path"], path["pathType"]] = target["port"]["name"]
-    assert found == {
-        ("alerts.example.com", "/alerts", "Exact"): "webhook",
-        ("alerts.example.com", "/hooks/git", "Exact"): "webhook",
-        ("openfero.example.com", "/", "Prefix"): "web",
+    assert [target for target, port in found.items() if port == "webhook"] == [
+        ("alerts.example.com", "/alerts", "Exact"),
+        ("alerts.example.com", "/hooks/git", "Exact"),
+    ]
+    assert {host for (host, _, _), port in found.items() if port == "web"} == {
+        "openfero.example.com"
     }
     ingress = named(objects, "Ingress", f"{NAME}-webhook")
     assert ingress["spec"]["ingressClassName"] == "nginx"
@@ -138,7 +167,11 @@ def test_routes_publish_the_same() -> None:
     assert [match["path"]["value"] for match in rule["matches"]] == ["/alerts", "/hooks/git"]
     assert rule["backendRefs"] == [{"name": NAME, "port": 8080}]
     [rule] = named(objects, "HTTPRoute", f"{NAME}-pages")["spec"]["rules"]
-    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+    kinds = {match["path"]["value"]: match["path"]["type"] for match in rule["matches"]}
+    assert (kinds["/"], kinds["/remediations"], kinds["/api"]) == (
+        "Exact", "PathPrefix", "PathPrefix",
+    )  # fmt: skip
+    assert "/metrics" not in kinds
     assert rule["backendRefs"] == [{"name": NAME, "port": 8081}]
     assert rule["timeouts"] == {"request": "0s"}
 
@@ -185,6 +218,38 @@ def test_nothing_is_published_without_authentication(
                 },
             },
             "ingress.webhook.host and ingress.pages.host must differ",
+        ),
+        (
+            {
+                **LOGIN,
+                "httpRoute": {
+                    "webhook": {
+                        "enabled": True,
+                        "parentRefs": GATEWAY,
+                        "hostnames": ["b.example.com", "a.example.com"],
+                    },
+                    "pages": {
+                        "enabled": True,
+                        "parentRefs": GATEWAY,
+                        "hostnames": ["a.example.com"],
+                    },
+                },
+            },
+            "both have a.example.com, but they must differ",
+        ),
+        (
+            {
+                **LOGIN,
+                "httpRoute": {
+                    "webhook": {"enabled": True, "parentRefs": GATEWAY},
+                    "pages": {
+                        "enabled": True,
+                        "parentRefs": GATEWAY,
+                        "hostnames": ["a.example.com"],
+                    },
+                },
+            },
+            "httpRoute.pages.hostnames must both be set",
         ),
         (
             {

@@ -130,10 +130,14 @@ annotations:
 {{- end }}
 
 {{- /* The paths to publish of the "webhook" or the "pages", as JSON: the context and which. Probes and
-metrics of the webhook's port are not among them. */}}
+metrics, which both ports serve without authentication, are not among them. */}}
 {{- define "openfero-gitops.publicPaths" -}}
 {{- if eq (last .) "pages" }}
-{{- list (dict "path" "/" "type" "Prefix") | toJson }}
+{{- $paths := list (dict "path" "/" "type" "Exact") }}
+{{- range list "about" "alerts" "api" "explain" "openapi.json" "operarios" "problems" "remediations" "static" "swagger" "sync" }}
+{{- $paths = append $paths (dict "path" (printf "/%s" .) "type" "Prefix") }}
+{{- end }}
+{{- toJson $paths }}
 {{- else }}
 {{- $paths := list (dict "path" "/alerts" "type" "Exact") }}
 {{- if (first .).Values.pushHook.existingSecret }}
@@ -336,6 +340,18 @@ metrics of the webhook's port are not among them. */}}
 {{- end }}
 {{- if and .Values.ingress.webhook.enabled .Values.ingress.pages.enabled (eq .Values.ingress.webhook.host .Values.ingress.pages.host) }}
 {{- fail "ingress.webhook.host and ingress.pages.host must differ, because the webhook and the pages both have the path /alerts" }}
+{{- end }}
+{{- with .Values.httpRoute }}
+{{- if and .webhook.enabled .pages.enabled }}
+{{- if not (and .webhook.hostnames .pages.hostnames) }}
+{{- fail "httpRoute.webhook.hostnames and httpRoute.pages.hostnames must both be set, because the webhook and the pages both have the path /alerts" }}
+{{- end }}
+{{- range .webhook.hostnames }}
+{{- if has . $.Values.httpRoute.pages.hostnames }}
+{{- fail (printf "httpRoute.webhook.hostnames and httpRoute.pages.hostnames both have %s, but they must differ, because the webhook and the pages both have the path /alerts" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if .Values.alertmanagerConfig.enabled }}
 {{- if and (eq .Values.webhook.auth "basic") .Values.webhook.existingSecret }}
