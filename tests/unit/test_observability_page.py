@@ -6,8 +6,11 @@ import json
 import re
 from inspect import signature
 
+import yaml
+
 from openfero_gitops.decision_log import Decided, log_decision
 from openfero_gitops.otel import _STOP_SECONDS
+from openfero_gitops.tracing import NO_TRACES, start_tracing
 from tests.integration.test_traces import STEPS
 from tests.support.paths import ROOT
 
@@ -49,3 +52,17 @@ def test_every_span_is_listed() -> None:
 def test_how_long_a_replica_waits_for_its_last_spans() -> None:
     """The page has the time of the code."""
     assert f"up to {_STOP_SECONDS:g} s for the last spans" in PAGE
+
+
+async def test_the_example_for_the_chart() -> None:
+    """Its values exist in the chart, and its variable switches traces on."""
+    [example] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    values = yaml.safe_load(example)
+    chart = yaml.safe_load((ROOT / "charts" / "openfero-gitops" / "values.yaml").read_text())
+    assert chart["extraEnv"] == chart["networkPolicy"]["extraEgress"] == []
+    assert set(values) == {"extraEnv", "networkPolicy"}
+    assert set(values["networkPolicy"]) == {"extraEgress"}
+    environment = {variable["name"]: variable["value"] for variable in values["extraEnv"]}
+    traces = start_tracing(environment, "replica-a", "1")
+    await traces.stop()
+    assert traces is not NO_TRACES
