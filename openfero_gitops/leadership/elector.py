@@ -40,6 +40,7 @@ from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
     Conflict,
+    Forbidden,
     NotFound,
     OpenFeroError,
     Throttled,
@@ -167,6 +168,7 @@ class Elector:
         # The id of the own last term, with each record that it may have left in the Lease.
         self._last_term: tuple[tuple[str, LeaseRecord], ...] = ()
         self._lease_error = OnChange(_log.warning, "cannot read or write the Lease")
+        self._forbidden = ""  # why this replica may not take the lease, at the last attempt
         self._status = Leadership()
 
     @property
@@ -176,10 +178,14 @@ class Elector:
 
     @property
     def trouble(self) -> str:
-        """Why nobody may be leading although the lease has a holder; empty if it is renewed."""
+        """Why this replica cannot lead, or nobody may be leading although the lease has a holder.
+
+        Empty if nothing is wrong.
+        """
         if self._status.leader:
             return ""
-        return describe_silent_holder(self._candidate, self._observed, self._clock())
+        silent = describe_silent_holder(self._candidate, self._observed, self._clock())
+        return self._forbidden or silent
 
     async def run(self) -> NoReturn:
         """Run until cancelled; then stop the work, release the lease, and end.
@@ -217,6 +223,7 @@ class Elector:
                     wall=self._wall(),
                 )
                 if isinstance(step, StandBy):
+                    self._forbidden = ""
                     self._publish(step.reason)
                     delay = await self._watch_holder(step)
                 elif self._clock() < not_before:
@@ -224,11 +231,13 @@ class Elector:
                     delay = self._delay_until(not_before)
                 else:
                     term = await self._write_acquisition(step)
+                    self._forbidden = ""
                     if term.holds():
                         return term, step.record
                     delay = 0.0  # frozen during the write: the term has already ended
                 is_retry = False
             except ApiError as error:
+                self._forbidden = str(error) if isinstance(error, Forbidden) else ""
                 is_retry = isinstance(error, _CONFLICTS) and not is_retry
                 if is_retry:
                     delay = self._short_delay()

@@ -265,14 +265,14 @@ CONTROL = "openfero-control"
 
 def _no_leader(world: World) -> Check:
     """Make the replicas read the Lease again."""
-    check = world.log("cannot read or write the Lease")
+    check = world.condition("leader", "is forbidden")
     world.change(LEASES, RELEASE, NAME, {"spec": {"holderIdentity": ""}})
     return lambda: check() and not world.has_leader()
 
 
 def _no_lease(world: World) -> Check:
     """Delete the Lease."""
-    check = world.log("cannot read or write the Lease")
+    check = world.condition("leader", "is forbidden")
     world.users.request(None, "DELETE", world.path(LEASES, RELEASE, NAME))
     return lambda: check() and not world.has_leader()
 

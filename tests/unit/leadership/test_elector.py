@@ -913,6 +913,25 @@ class TestFollowing:
                 assert follower.begun == [pytest.approx(renewed + 15, abs=0.2)]
                 assert leader.ended[0] < follower.begun[0] - 4
 
+    @pytest.mark.parametrize("missing", ["get", "create", "replace"])
+    @in_virtual_time
+    async def test_a_missing_permission_is_reported_until_it_is_granted(self, missing: str) -> None:
+        """Without it the replica does not lead, and says why."""
+        api = MemoryCluster()
+        if missing == "replace":
+            async with Replica(api, "before").running():
+                await asyncio.sleep(1)
+        replica = Replica(api, "a")
+        replica.network.fault = lambda verb: Forbidden("fault") if verb == missing else None
+        async with replica.running():
+            await asyncio.sleep(10)
+            assert not replica.begun
+            assert "fault" in replica.elector.trouble
+            replica.network.fault = lambda _: None
+            await asyncio.sleep(10)
+            assert replica.elector.status.leader
+            assert replica.elector.trouble == ""
+
     @pytest.mark.parametrize("fault", [Forbidden("fault"), Lost()], ids=["forbidden", "silent"])
     @in_virtual_time
     async def test_a_follower_without_a_watch_reads(self, fault: Fault) -> None:
