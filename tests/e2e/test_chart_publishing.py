@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.chart import (
+    CHART,
     NAME,
     REPOSITORY,
     HelmError,
     Object,
     Values,
+    helm,
     merged,
     only,
     render_chart,
@@ -95,6 +97,12 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
     """Return one object."""
     [item] = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
     return item
+
+
+def test_lint_finds_nothing() -> None:
+    """`helm lint --strict` passes with everything that is published."""
+    values = merged(REPOSITORY, PUBLISHED)
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), values=values)
 
 
 def test_nothing_is_published_by_default() -> None:

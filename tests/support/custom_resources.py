@@ -8,6 +8,8 @@ from tests.support.go_tool import GoTool
 from tests.support.optional import require
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.cluster import Kubectl
 
 _MODULES = (
@@ -33,14 +35,17 @@ _MODULES = (
 )
 
 
-def install_custom_resources(kubectl: Kubectl) -> None:
-    """Let the API server know these resources; without Go the test is skipped."""
+def custom_resource_files() -> list[Path]:
+    """Return the files that define them, downloaded at first; without Go see `missing`."""
     go = require("Go", "install Go 1.26 or later (https://go.dev/dl)", "go")
+    return [tool.source(go) / folder / name for tool, folder, names in _MODULES for name in names]
+
+
+def install_custom_resources(kubectl: Kubectl) -> None:
+    """Let the API server know these resources."""
     names = []
-    for tool, folder, files in _MODULES:
-        for name in files:
-            path = tool.source(go) / folder / name
-            kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
-            group, _, plural = path.stem.partition("_")
-            names.append(f"crd/{plural}.{group}")
+    for path in custom_resource_files():
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
+        group, _, plural = path.stem.partition("_")
+        names.append(f"crd/{plural}.{group}")
     kubectl("wait", "--for=condition=Established", "--timeout=120s", *names)
