@@ -49,14 +49,15 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM ${BASE}
 
 # tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
-# controller would inherit them and keep them as zombies. ssh refuses a user id without a name. gpg and
-# ssh-keygen check signatures. Nothing needs a set-user-ID program. Logs and caches would make each
-# build another image.
+# controller would inherit them and keep them as zombies. ssh refuses a user ID without a name,
+# which libnss-wrapper gives to any. gpg and ssh-keygen check signatures. Nothing needs a
+# set-user-ID program. Logs and caches would make each build another image.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         ca-certificates \
         git \
         gpg \
+        libnss-wrapper \
         openssh-client \
         tini \
     && if python3 -m pip --version 2>/dev/null; then \

@@ -101,7 +101,7 @@ def test_the_final_stage_has_no_build_tools() -> None:
     [install] = [argv for argv in commands(FINAL) if argv[:2] == ["apt-get", "install"]]
     assert "--no-install-recommends" in install
     packages = [word for word in install[2:] if not word.startswith("--")]
-    assert packages == ["ca-certificates", "git", "gpg", "openssh-client", "tini"]
+    assert packages == ["ca-certificates", "git", "gpg", "libnss-wrapper", "openssh-client", "tini"]
     assert not BUILD_TOOLS.search(" ".join(FINAL.arguments("RUN")))
     assert "python3 -m pip uninstall --yes" in " ".join(FINAL.arguments("RUN")[0].split())
     assert FINAL.arguments("COPY") == ["--from=build /opt/openfero-gitops /opt/openfero-gitops"]

@@ -28,6 +28,7 @@ from openfero_gitops.keyfiles.content import UnusableFile
 from openfero_gitops.keyfiles.file import CheckedFile, naming, require_private
 from openfero_gitops.sources.git.transport import logged_ssh
 from openfero_gitops.sources.git.url import Protocol
+from openfero_gitops.sources.git.user_name import user_name_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -296,6 +297,7 @@ class GitConnection:
             key, hosts = (file.usable(private, str) for file in (self._ssh_key, self._known_hosts))
             environment["GIT_SSH_COMMAND"] = logged_ssh(_ssh(key, hosts))
             environment["GIT_SSH_VARIANT"] = "ssh"
+            environment |= user_name_environment(private)
         if self.settings.safe_directories:
             configuration = _write_configuration(private, self.settings.safe_directories)
             environment["GIT_CONFIG_GLOBAL"] = str(configuration)

@@ -41,7 +41,7 @@ _LOGIN: Final = rules(
         Stage.START,
         (
             "ssh does not run under a user ID that has no entry in /etc/passwd; run as a user that"
-            " has one, or use the repository's https URL"
+            " has one, install libnss-wrapper, or use the repository's https URL"
         ),
     ),
     (
