@@ -6,6 +6,7 @@ It is read from the image's archive, so it lists what is installed, and not what
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -28,7 +29,9 @@ _WANTED: Final = (
     "opt/openfero-gitops/lib/*.dist-info/*",
     "usr/local/lib/*.dist-info/*",
 )
+#: In a layer, such a name removes what lower layers have under the rest of it, or beside it.
 _WHITEOUT: Final = ".wh."
+_OPAQUE: Final = ".wh..wh..opq"
 
 
 def bill_of_materials(archive: Path, name: str, version: str, epoch: int) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def bill_of_materials(archive: Path, name: str, version: str, epoch: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         configuration = _unpack(archive, root)
-        parts = [_debian(root), _python(root)]
+        parts = [_debian(root, configuration["architecture"]), _python(root)]
     components = [component for part in parts for component in part["components"]]
     dependencies = [edge for part in parts for edge in part["dependencies"]]
     components += _interpreter(configuration)
@@ -89,19 +92,22 @@ def _member(archive: tarfile.TarFile, name: str) -> Any:
 def _apply(layer: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:
     path = PurePosixPath(entry.name)
     if path.name.startswith(_WHITEOUT):
-        gone = root / path.with_name(path.name.removeprefix(_WHITEOUT))
-        files = gone.rglob("*") if gone.is_dir() else (gone,)
-        for file in files:
-            if not file.is_dir():
-                file.unlink(missing_ok=True)
+        hidden = (
+            path.parent if path.name == _OPAQUE else path.with_name(path.name[len(_WHITEOUT) :])
+        )
+        if (root / hidden).is_dir():
+            shutil.rmtree(root / hidden)
+        else:
+            (root / hidden).unlink(missing_ok=True)
     elif entry.isfile() and any(fnmatch(str(path), pattern) for pattern in _WANTED):
         layer.extract(entry, root, filter="data")
 
 
-def _debian(root: Path) -> dict[str, Any]:
+def _debian(root: Path, architecture: str) -> dict[str, Any]:
     """List Debian's packages, and the sources that they were built from."""
     command = ["debsbom", "generate", "--sbom-type=cdx", f"--root={root}", "--out=-"]
-    return _document(*command, f"--cdx-schema-version={_VERSION}", "--no-recommends-deps")
+    options = [f"--cdx-schema-version={_VERSION}", f"--distro-arch={architecture}"]
+    return _document(*command, *options, "--no-recommends-deps")
 
 
 def _python(root: Path) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +51,15 @@ def require_image() -> Path:
     require("buildah", "apt-get install buildah", "buildah")
     require("mmdebstrap", "apt-get install mmdebstrap", "mmdebstrap")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "openfero-gitops" / "image"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    images = cache / "openfero-gitops" / "image"
+    images.mkdir(parents=True, exist_ok=True)
+    with (images / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        built, key = folder / "key", _key()
-        if not built.exists() or built.read_text() != key:
-            built.unlink(missing_ok=True)
+        folder = images / _key()[:12]
+        if not (folder / "SHA256SUMS").exists():  # which is written last
+            for outdated in sorted(images.glob("*/"), key=lambda path: path.stat().st_mtime)[:-1]:
+                shutil.rmtree(outdated)
             build(folder, REFERENCE, base="local")
-            built.write_text(key)
     return folder
 
 
@@ -127,10 +129,14 @@ class Image:
 @contextmanager
 def mounted_image() -> Iterator[Image]:
     """Mount the image's files within the block."""
-    require_image()
-    container = _buildah("from", REFERENCE)
+    [archive] = require_image().glob("*-image.tar")
+    with tarfile.open(archive) as tar:
+        [manifest] = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+    # The name may have gone over to the image of another checkout.
+    identity = manifest["Config"].removesuffix(".json")
+    container = _buildah("from", identity)
     try:
-        described = json.loads(_buildah("inspect", "--type=image", REFERENCE))
+        described = json.loads(_buildah("inspect", "--type=image", identity))
         yield Image(described["OCIv1"]["config"], Path(_buildah("mount", container)))
     finally:
         _buildah("rm", container)
