@@ -67,7 +67,7 @@ def granted(roles: Sequence[Object]) -> list[tuple[str, str, str, str, str]]:
 
 @dataclass
 class World:
-    """Two replicas, whose Roles grant each permission by a rule of its own."""
+    """Two replicas with the Roles of the chart."""
 
     folder: Path
     control_plane: Cluster
@@ -91,23 +91,22 @@ class World:
         """One of the replicas."""
         return self.replicas[0]
 
-    def write_roles(self, without: ChartPermission | None = None) -> None:
-        """Grant everything but a permission, and wait until the API server knows it."""
-        for name, namespace in ((NAME, RELEASE), (f"{NAME}-jobs", JOBS)):
-            rules = [
-                {
-                    "apiGroups": [permission.group],
-                    "resources": [permission.resource],
-                    "verbs": [permission.verb],
-                    **({"resourceNames": [permission.name]} if permission.name else {}),
-                }
-                for permission in PERMISSIONS
-                if permission.namespace == namespace and permission != without
-            ]
-            path = "/apis/rbac.authorization.k8s.io/v1/namespaces"
-            path += f"/{self.place(namespace)}/roles/{name}"
-            self.users.request(None, "PATCH", path, {"rules": rules}, content_type=MERGE)
-        self.any.wait_for(lambda: all(self.may(each) is (each != without) for each in PERMISSIONS))
+    def set_permission(self, permission: ChartPermission, *, granted: bool) -> None:
+        """Grant a permission or take it away, and wait until the API server knows it."""
+        rules = [
+            {
+                "apiGroups": [each.group],
+                "resources": [each.resource],
+                "verbs": [each.verb],
+                **({"resourceNames": [each.name]} if each.name else {}),
+            }
+            for each in PERMISSIONS
+            if each.namespace == permission.namespace and (granted or each != permission)
+        ]
+        name = NAME if permission.namespace == RELEASE else f"{NAME}-jobs"
+        roles = "rbac.authorization.k8s.io/v1/roles"
+        self.change(roles, permission.namespace, name, {"rules": rules})
+        self.any.wait_for(lambda: self.may(permission) is granted)
 
     def place(self, namespace: str) -> str:
         """Return the name of the namespace that the table of permissions names so."""
@@ -151,12 +150,12 @@ class World:
     def without(self, permission: ChartPermission) -> Iterator[None]:
         """Take a permission away for as long as the block lasts."""
         self.taken.add(permission.key)
-        self.write_roles(permission)
+        self.set_permission(permission, granted=False)
         try:
             yield
         finally:
             self.end_more()
-            self.write_roles()
+            self.set_permission(permission, granted=True)
 
     def end_more(self) -> None:
         """End the replicas that were started besides the two."""
@@ -386,7 +385,10 @@ def _old_job_stays(world: World) -> Check:
         keys.DECISION: "refused",
         keys.REASON: "max-wait",
     }
-    world.users.request(None, "POST", world.path("batch/v1/jobs", JOBS, ""), manifest)
+    path, job = world.path("batch/v1/jobs", JOBS, ""), manifest["metadata"]["name"]
+    world.users.request(None, "POST", path, manifest)
+    for replica in world.replicas:
+        replica.wait_for(lambda replica=replica: replica.remediation(job)["phase"] == "Refused")  # type: ignore[misc]
     world.new_term()
     return check
 
