@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
 	sabotage soak image image-reproducible \
-	cluster cluster-down docs lock dist screenshots clean
+	cluster cluster-down node node-down installed docs lock dist screenshots clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -108,6 +108,15 @@ cluster: ## Start a real Kubernetes control plane on loopback.
 
 cluster-down: ## Stop the control plane and delete its data.
 	@$(PYTHON) tests/cluster/controlplane.py down
+
+node: ## Start a real node, as root: kubelet, containers, a control plane of its own.
+	@$(PYTHON) tests/cluster/node.py up
+
+node-down: ## Stop the node and delete its data.
+	@$(PYTHON) tests/cluster/node.py down
+
+installed: $(VENV)/.dev ## Install image and chart on a real node, as root, and print what happens.
+	@$(BIN)/python -m pytest -n 0 -s tests/e2e/test_installed.py $(ARGS)
 
 screenshots: $(VENV)/.dev ## Draw the pictures of the pages in docs/img.
 	@$(BIN)/python -m tests.support.screenshots

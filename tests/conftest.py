@@ -15,6 +15,7 @@ import pytest
 import structlog
 
 from tests.cluster.controlplane import ControlPlane
+from tests.cluster.node import Node, lacking
 from tests.support.audit_log import check_rights
 from tests.support.cluster import (
     Cluster,
@@ -183,6 +184,21 @@ def kwok(kubectl: Kubectl) -> None:
     """Need Pods that follow the annotations of tests/cluster/stages.yaml."""
     if not kubectl.json("get", "nodes", "-l", "type=kwok")["items"]:
         missing("a node played by kwok", "unset KUBECONFIG, or use that of make cluster")
+
+
+@pytest.fixture(scope="module")
+def real_node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """Give a node that runs containers, with a control plane of its own, for the tests of a file.
+
+    They run in its network: what they start, and the addresses they connect to, are the node's.
+    """
+    if need := lacking():
+        missing("a node with a kubelet", need)
+    require_binaries(request.config)
+    with Node(tmp_path_factory.mktemp("node")) as node, node.network():
+        yield node
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,36 @@
+"""A name server for the Pods of a node."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from tests.cluster.node import ADDRESS
+from tests.support.optional import require
+from tests.support.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def name_server(folder: Path, name: str, address: str) -> Iterator[None]:
+    """Answer questions for the name of a Service (NAME.NAMESPACE.svc) with its address."""
+    dnsmasq = require("dnsmasq", "apt-get install dnsmasq-base", "dnsmasq")
+    argv = [
+        dnsmasq,
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--pid-file",
+        "--log-facility=-",
+        "--user=root",
+        "--no-resolv",
+        "--no-hosts",
+        "--bind-interfaces",
+        f"--listen-address={ADDRESS}",
+        "--local=/local/",
+        f"--host-record={name}.cluster.local,{address}",
+    ]
+    with Process(argv, log=folder / "dnsmasq.log"):
+        yield

@@ -1,0 +1,76 @@
+"""An image with busybox and kubectl, which is written without an engine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from tests.support.optional import missing, require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USER = "65532:65532"
+
+
+def require_busybox() -> Path:
+    """Return a busybox that needs no libraries, as an image without any must have."""
+    busybox = require("busybox", "apt-get install busybox-static", "busybox")
+    if b"/ld-" in busybox.read_bytes()[:4096]:  # the interpreter of dynamic programs
+        missing("a static busybox", "apt-get install busybox-static")
+    return busybox
+
+
+def write_tools(archive: Path, kubectl: Path, names: Sequence[str]) -> None:
+    """Write an archive, as `docker save` does, of an image with busybox and kubectl.
+
+    The image has all of the names. Without a command it sleeps, which is what a Pod's sandbox does.
+    """
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777)):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        busybox = require_busybox()
+        for name, program in (("busybox", busybox), ("kubectl", kubectl)):
+            _add(tar, f"bin/{name}", program.read_bytes(), 0o755)
+        for applet in subprocess.check_output([busybox, "--list"], text=True).split():
+            if applet != "busybox":
+                entry = tarfile.TarInfo(str(PurePosixPath("bin", applet)))
+                entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, "busybox", 0o777
+                tar.addfile(entry)
+    content = layer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    config = {
+        "architecture": "amd64" if _is_amd64(busybox) else "arm64",
+        "os": "linux",
+        "config": {
+            "User": _USER,
+            "Env": ["PATH=/bin"],
+            "Entrypoint": ["/bin/sleep", "2147483647"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [*names], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, mode="w") as tar:
+        _add(tar, "manifest.json", json.dumps(manifest).encode())
+        _add(tar, "config.json", json.dumps(config).encode())
+        _add(tar, "layer.tar", content)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), mode
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _is_amd64(program: Path) -> bool:
+    """Whether a program is for x86-64 (its ELF header has the machine at byte 18)."""
+    with program.open("rb") as file:
+        return file.read(20)[18] == 62
