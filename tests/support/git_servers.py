@@ -41,6 +41,7 @@ class HttpServer:
 
     port: int
     scheme: str = "http"
+    address: str = LOOPBACK
     user: str = ""
     password: str = ""
     redirect_to: str = ""
@@ -56,7 +57,7 @@ class HttpServer:
 
     def url(self, name: str) -> str:
         """Return the URL of the repository in this folder of the root."""
-        return f"{self.scheme}://{LOOPBACK}:{self.port}/{name}"
+        return f"{self.scheme}://{self.address}:{self.port}/{name}"
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def http_server(
     certificate: Path | None = None,
     client_ca: Path | None = None,
     port: int = 0,
+    address: str = LOOPBACK,
 ) -> Iterator[HttpServer]:
     """Serve the repositories below a folder over git's smart protocol.
 
@@ -78,6 +80,7 @@ def http_server(
         certificate: a PEM file with key and certificate, for https.
         client_ca: a PEM file with the CA of the certificates that clients need.
         port: the port; 0 for any free one.
+        address: where it listens.
     """
 
     class Handler(_Backend):
@@ -85,7 +88,7 @@ def http_server(
 
         project_root = root
 
-    with ThreadingHTTPServer((LOOPBACK, port), Handler) as server:
+    with ThreadingHTTPServer((address, port), Handler) as server:
         server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -96,7 +99,11 @@ def http_server(
             server.socket = context.wrap_socket(server.socket, server_side=True)
             server.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused handshake
         state = HttpServer(
-            server.server_port, "https" if certificate else "http", user=user, password=password
+            server.server_port,
+            "https" if certificate else "http",
+            address,
+            user=user,
+            password=password,
         )
         state.gate.set()
         Handler.state = state
