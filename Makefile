@@ -126,10 +126,11 @@ docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 	@$(BIN)/python -m tests.support.api_table
 
 # Renovate repeats the command in the header of a lock file, and knows only its options. The options
-# after it keep what pip is configured to on this machine out of the file.
+# after it keep the extras, without which pip before 24 refuses the file, and leave out of it what
+# pip is configured to on this machine.
 compile = CUSTOM_COMPILE_COMMAND='$(1)' $(BIN)/$(1) \
-	--quiet --no-emit-trusted-host --no-emit-find-links --no-emit-options
-locked = pip-compile --allow-unsafe --generate-hashes --no-emit-index-url --strip-extras$(if $(2), $(2)) \
+	--quiet --no-strip-extras --no-emit-trusted-host --no-emit-find-links --no-emit-options
+locked = pip-compile --allow-unsafe --generate-hashes --no-emit-index-url$(if $(2), $(2)) \
 	--output-file=requirements/$(1).txt pyproject.toml
 lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(call compile,$(call locked,runtime))

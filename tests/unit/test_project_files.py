@@ -40,7 +40,6 @@ REPEATABLE = {
     "--generate-hashes",
     "--no-emit-index-url",
     "--output-file",
-    "--strip-extras",
 }
 
 
