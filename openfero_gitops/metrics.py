@@ -242,7 +242,7 @@ class Metrics:
         self._policy = Gauge(
             "openfero_gitops_job_policy_version",
             "Version of the Helm chart's active admission policy for Jobs; 0 if there is none",
-            ("namespace",),
+            ("jobs_namespace",),
             registry=registry,
         )
         self._notifications = Gauge(

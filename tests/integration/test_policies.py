@@ -770,7 +770,7 @@ def test_the_commands_work_for_users_in_their_own_names(
     namespace = protected.namespace
     person = service_account_kubeconfig(kubeconfig, namespace, tmp_path, account="default")
     user = f"system:serviceaccount:{namespace}:default"
-    metric = f'openfero_gitops_job_policy_version{{namespace="{namespace}"}} 1.0'
+    metric = f'openfero_gitops_job_policy_version{{jobs_namespace="{namespace}"}} 1.0'
     replica.wait_for(lambda: metric in replica.read("/metrics"), PATIENCE)
     approved = replica.remediate("Risky", "one", "AwaitingApproval")
     asyncio.run(act_on_job(APPROVE, approved, person, namespace))
@@ -818,7 +818,7 @@ def test_a_replica_reports_that_the_policy_is_missing(
     with Replica(
         tmp_path, name="b", kubeconfig=kubeconfig, namespace=namespace, repository=repository.url
     ) as b:
-        metric = f'openfero_gitops_job_policy_version{{namespace="{namespace}"}} 0.0'
+        metric = f'openfero_gitops_job_policy_version{{jobs_namespace="{namespace}"}} 0.0'
         b.wait_for(lambda: metric in b.read("/metrics"), PATIENCE)
         answer = b.get("/readyz")
         assert answer["status"] == "ok"

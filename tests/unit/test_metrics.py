@@ -177,9 +177,9 @@ def test_the_policy_of_each_namespace_has_its_version() -> None:
     metrics.policy("shop", 1)
     metrics.policy("shop", 0)
     name = "openfero_gitops_job_policy_version"
-    assert value(metrics, name, namespace="jobs") == 1
-    assert value(metrics, name, namespace="shop") == 0
-    assert value(metrics, name, namespace="web") is None
+    assert value(metrics, name, jobs_namespace="jobs") == 1
+    assert value(metrics, name, jobs_namespace="shop") == 0
+    assert value(metrics, name, jobs_namespace="web") is None
 
 
 def test_events_and_dry_runs_are_counted_by_result() -> None:
