@@ -27,7 +27,7 @@ from openfero_gitops.cluster.workloads import WorkloadStore
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.listing import list_jobs
 from openfero_gitops.domain import control
-from openfero_gitops.domain.errors import Forbidden, NotFound, SourceError, UsageError
+from openfero_gitops.domain.errors import ApiError, Forbidden, SourceError, UsageError
 from openfero_gitops.domain.pause import pause_in_git
 from openfero_gitops.domain.remediation import Foreign, Phase, Remediation
 from openfero_gitops.inspection.status import Records, summarize
@@ -79,22 +79,21 @@ async def status_of(
     """Read the state of the controller in a namespace; see `read_status`."""
     now = clock()
     records = await read_records(api, namespace, jobs_namespaces, now)
-    return summarize(replace(records, jobs=await _with_reasons_of_kueue(api, records, now)), now)
+    return summarize(await _with_reasons_of_kueue(api, records, now), now)
 
 
-async def _with_reasons_of_kueue(
-    api: ApiServer, records: Records, now: datetime
-) -> Sequence[Remediation]:
-    """Return the Jobs; the queued ones have Kueue's reasons, if the user may list Workloads."""
+async def _with_reasons_of_kueue(api: ApiServer, records: Records, now: datetime) -> Records:
+    """Give the queued Jobs Kueue's reasons; if these cannot be read, say why."""
     queued = [job for job in records.jobs if job.phase is Phase.QUEUED]
     try:
         statuses = await read_statuses(WorkloadStore(api, read_workload), queued, now)
-    except (Forbidden, NotFound):
-        return records.jobs
-    return [
+    except ApiError as error:
+        return replace(records, queue_error=str(error))
+    jobs = [
         with_queue_status(job, statuses[job.uid]) if job.uid in statuses else job
         for job in records.jobs
     ]
+    return replace(records, jobs=jobs)
 
 
 async def read_records(

@@ -87,7 +87,8 @@ class Records:
 
     `catalog` is that of the mirror; None if there is no mirror, or if `mirror_error` says why it
     cannot be used. `active_since` is when the leader activated its revision. `watchdog` is the
-    record of the last delivery of the watchdog's alert, see `domain.watchdog`.
+    record of the last delivery of the watchdog's alert, see `domain.watchdog`. `queue_error` is why
+    Kueue's reasons of the queued Jobs cannot be read.
     """
 
     namespace: str
@@ -102,6 +103,7 @@ class Records:
     mirror_error: str = ""
     pause: Pause | None = None
     watchdog: str = ""
+    queue_error: str = ""
 
     @property
     def expected_watchdog(self) -> Watchdog | None:

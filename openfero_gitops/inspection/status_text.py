@@ -69,6 +69,8 @@ def _rows(status: ControllerStatus) -> Iterator[tuple[str, str]]:
         when = f"delivered {format_age(now - delivered)} ago" if delivered else "not delivered yet"
         yield "Watchdog", f"{name}, {when}"
     yield "Jobs", _jobs_text(status)
+    if records.queue_error:
+        yield "", f"the reasons of Jobs in a Kueue queue cannot be read: {records.queue_error}"
     recent = status.recent
     counts = [(recent.phases.get(phase, 0), text) for phase, text in _PHASE_TEXTS.items()]
     yield "Last 24h", _counts_text(f"{recent.started} started", counts)
@@ -220,6 +222,7 @@ def as_members(status: ControllerStatus) -> dict[str, Any]:
         else None,
         "phases": {phase.value: status.phases.get(phase, 0) for phase in Phase},
         "waiting": dict(status.waiting),
+        "queueError": records.queue_error or None,
         "recent": {
             "started": status.recent.started,
             "phases": {phase.value: count for phase, count in status.recent.phases.items()},

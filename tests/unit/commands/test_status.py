@@ -24,7 +24,14 @@ from openfero_gitops.commands.trace import trace_of
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.domain import control, keys
 from openfero_gitops.domain.catalog import Catalog, Revision, Snapshot, SourceFile, blob_id
-from openfero_gitops.domain.errors import Forbidden, UsageError
+from openfero_gitops.domain.errors import (
+    ApiError,
+    Forbidden,
+    NotFound,
+    Throttled,
+    Unavailable,
+    UsageError,
+)
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.remediation import JobKey
 from openfero_gitops.domain.sync import SyncStatus
@@ -32,7 +39,7 @@ from openfero_gitops.domain.sync_report import sync_report
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.inspection import trace_text
 from openfero_gitops.inspection.status import Topic
-from openfero_gitops.inspection.status_text import as_text
+from openfero_gitops.inspection.status_text import as_members, as_text
 from tests.support import build
 from tests.support.workers import NAMESPACE, Wire, operario_file
 from tests.support.workloads import WORKLOADS, workload
@@ -223,18 +230,21 @@ async def test_trace_says_what_is_known_of_a_job_that_no_check_holds_up(
 
 
 @pytest.mark.parametrize(
-    ("reason", "phase", "topics"),
+    ("reason", "error", "phase", "topics"),
     [
-        ("Inadmissible", "Queued: Inadmissible: full", [Topic.STUCK_IN_QUEUE]),
-        ("Pending", "Queued: Pending: full", []),
-        ("", "Queued: NoWorkload: Kueue has not created a Workload", [Topic.STUCK_IN_QUEUE]),
-        ("forbidden", "Queued: the reason cannot be read: no", []),
+        ("Inadmissible", None, "Queued: Inadmissible: full", [Topic.STUCK_IN_QUEUE]),
+        ("Pending", None, "Queued: Pending: full", []),
+        ("", None, "Queued: NoWorkload: Kueue has not created a Workload", [Topic.STUCK_IN_QUEUE]),
+        ("", Forbidden("no"), "Queued: the reason cannot be read: no", []),
+        ("", Unavailable("no answer"), "Queued: the reason cannot be read: no answer", []),
+        ("", Throttled("slow down"), "Queued: the reason cannot be read: slow down", []),
+        ("", NotFound("no Kueue"), "Queued: the reason cannot be read: ", []),
     ],
 )
 async def test_a_queued_job_has_the_reason_of_its_workload(
-    reason: str, phase: str, topics: list[Topic]
+    reason: str, error: ApiError | None, phase: str, topics: list[Topic]
 ) -> None:
-    """In `trace`, which says if it cannot be read; `status` lists what Kueue does not start."""
+    """`status` lists what Kueue does not start; like `trace`, it says if that cannot be read."""
     cluster = MemoryCluster()
     await mirrored(cluster, disk=operario_file("disk"))
     annotations = {keys.ADMITTED_AT: format_time(build.NOW), keys.QUEUE: "healing"}
@@ -251,17 +261,22 @@ async def test_a_queued_job_has_the_reason_of_its_workload(
         await cluster.create(WORKLOADS, build.JOBS_NAMESPACE, waiting)
     wire = Wire(cluster)
 
-    async def forbid(request: Request, act: Act) -> Any:
-        if request.resource is not None and request.resource.plural == "workloads":
-            raise Forbidden("no")
+    async def fail(request: Request, act: Act) -> Any:
+        if error and request.resource is not None and request.resource.plural == "workloads":
+            raise error
         return await act()
 
-    if reason == "forbidden":
-        wire.trouble = forbid
+    wire.trouble = fail
     text = trace_text.as_text(await trace_of(wire, JobKey(build.JOBS_NAMESPACE, name), NAMESPACE))
     assert text.splitlines()[1].startswith(f"Phase        {phase}")
-    actions = (await status_of(wire, NAMESPACE)).actions
-    assert [action.topic for action in actions] == topics
+    status = await status_of(wire, NAMESPACE)
+    assert [action.topic for action in status.actions] == topics
+    assert "1 in a Kueue queue" in as_text(status)
+    shown = f"the reasons of Jobs in a Kueue queue cannot be read: {status.records.queue_error}"
+    assert (shown in as_text(status)) == bool(error)
+    assert bool(as_members(status)["queueError"]) == bool(error)
+    if error and not isinstance(error, NotFound):  # its message says that Kueue is missing
+        assert status.records.queue_error == str(error)
 
 
 async def test_a_version_that_only_the_controller_knows_is_no_error() -> None:
