@@ -87,18 +87,28 @@ print(memory // 1024, ticks() - before)
 
 
 @pytest.fixture(scope="module")
+def image_archive() -> Path:
+    """Build the image, unless it is there.
+
+    To be requested before `real_node`: nothing can be downloaded in the node's network.
+    """
+    [archive] = require_image().glob("*-image.tar")
+    return archive
+
+
+@pytest.fixture(scope="module")
 def installation(
-    real_node: Node, tmp_path_factory: pytest.TempPathFactory
+    image_archive: Path, real_node: Node, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """Install the chart into namespaces that admit restricted Pods only."""
     folder = tmp_path_factory.mktemp("installation")
-    [archive] = require_image().glob("*-image.tar")
     transcript = Transcript()
     kubectl = Kubectl(binaries() / "kubectl", real_node.kubeconfig)
     write_tools(folder / "tools.tar", binaries() / "kubectl", [*IMAGES, SANDBOX_IMAGE])
-    for each in (folder / "tools.tar", archive):
+    for each in (folder / "tools.tar", image_archive):
         real_node.import_images(each)
-    transcript.say(f"images imported; the controller's has {archive.stat().st_size >> 20} MiB")
+    size = image_archive.stat().st_size >> 20
+    transcript.say(f"images imported; the controller's has {size} MiB")
     for name in (NAMESPACE, "monitoring", PROBED):
         kubectl("create", "namespace", name)
         kubectl("label", "namespace", name, RESTRICTED)

@@ -130,16 +130,21 @@ class Image:
 def mounted_image() -> Iterator[Image]:
     """Mount the image's files within the block."""
     [archive] = require_image().glob("*-image.tar")
-    with tarfile.open(archive) as tar:
-        [manifest] = json.load(tar.extractfile("manifest.json") or io.BytesIO())
-    # The name may have gone over to the image of another checkout.
-    identity = manifest["Config"].removesuffix(".json")
-    container = _buildah("from", identity)
+    # Not by the image's name or ID: the storage may have lost it since it was built.
+    container = _buildah("from", f"docker-archive:{archive}")
     try:
-        described = json.loads(_buildah("inspect", "--type=image", identity))
-        yield Image(described["OCIv1"]["config"], Path(_buildah("mount", container)))
+        yield Image(_configuration(archive), Path(_buildah("mount", container)))
     finally:
         _buildah("rm", container)
+
+
+def _configuration(archive: Path) -> dict[str, Any]:
+    """Return the configuration of the image in an archive."""
+    with tarfile.open(archive) as tar:
+        [manifest] = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+        described = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())
+    configuration: dict[str, Any] = described["config"]
+    return configuration
 
 
 def _buildah(*arguments: str) -> str:
