@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+#: Of buildah's storage; who wrote it has chosen a driver.
+_CONFIGURATION: Final = Path("/etc/containers/storage.conf")
 
 
 class EngineError(Exception):
@@ -69,25 +72,33 @@ class Buildah:
 
     executable: str
 
+    def run(self, *arguments: str) -> str:
+        """Return what a command of buildah writes to stdout.
+
+        Raises:
+            EngineError: it fails.
+        """
+        return _run(self.executable, *arguments, options=_storage())
+
     def has(self, reference: str) -> bool:
         """Return whether the image is in the storage."""
-        return _succeeds(self.executable, "inspect", "--type=image", reference)
+        return _succeeds(self.executable, *_storage(), "inspect", "--type=image", reference)
 
     def build(self, recipe: Recipe) -> None:
         """Build the image, with each file dated `epoch`."""
         isolation = [] if "BUILDAH_ISOLATION" in os.environ else ["--isolation=chroot"]
         options = [*isolation, "--layers", f"--timestamp={recipe.epoch}", "--identity-label=false"]
-        _run(self.executable, "build", *options, *recipe.options(), str(recipe.folder))
+        self.run("build", *options, *recipe.options(), str(recipe.folder))
 
     def add(self, root: Path, reference: str) -> None:
         """Make an image with one layer; its date is the same in every build."""
-        container = _run(self.executable, "from", "scratch").strip()
-        _run(self.executable, "add", container, str(root), "/")
-        _run(self.executable, "commit", "--timestamp=0", "--rm", container, reference)
+        container = self.run("from", "scratch").strip()
+        self.run("add", container, str(root), "/")
+        self.run("commit", "--timestamp=0", "--rm", container, reference)
 
     def save(self, reference: str, archive: Path) -> None:
         """Write the image's archive."""
-        _run(self.executable, "push", reference, f"docker-archive:{archive}:{reference}")
+        self.run("push", reference, f"docker-archive:{archive}:{reference}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,14 @@ class Docker:
     def build(self, recipe: Recipe) -> None:
         """Build the image."""
         epoch = f"--build-arg=SOURCE_DATE_EPOCH={recipe.epoch}"
-        _run(self.executable, "build", epoch, *recipe.options(), str(recipe.folder), buildkit="1")
+        _run(
+            self.executable,
+            "build",
+            epoch,
+            *recipe.options(),
+            str(recipe.folder),
+            DOCKER_BUILDKIT="1",
+        )
 
     def add(self, root: Path, reference: str) -> None:
         """Make an image with one layer."""
@@ -157,15 +175,38 @@ def local_base(engine: Engine) -> str:
     return reference
 
 
+def _storage() -> list[str]:
+    """Return the option that names buildah's storage driver, where its own choice would fail.
+
+    In most containers the storage lies on an overlay, on which the kernel puts no other one.
+    (Without a configuration, buildah 1.28 heeds the option, but not the variable STORAGE_DRIVER.)
+    """
+    if _CONFIGURATION.exists() or {"STORAGE_DRIVER", "CONTAINERS_STORAGE_CONF"} & {*os.environ}:
+        return []
+    folder = Path("/var/lib/containers/storage")
+    if os.geteuid() != 0:
+        if shutil.which("fuse-overlayfs") is not None and Path("/dev/fuse").exists():
+            return []  # which buildah uses for other users than root
+        folder = Path.home() / ".local/share/containers/storage"
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    kind = _run("stat", "--file-system", "--format=%T", str(existing)).strip()
+    return ["--storage-driver=vfs"] if kind == "overlayfs" else []
+
+
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _run(*command: str, buildkit: str = "") -> str:
-    """Return what the command writes to stdout; its messages appear only if it fails."""
-    environment = os.environ | ({"DOCKER_BUILDKIT": buildkit} if buildkit else {})
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def _run(program: str, *arguments: str, options: Sequence[str] = (), **variables: str) -> str:
+    """Return what a program writes to stdout; its messages appear only if it fails."""
+    done = subprocess.run(
+        [program, *options, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | variables,
+        check=False,
+    )
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
-        raise EngineError(f"{Path(command[0]).name} {command[1]} failed; see its messages above")
+        raise EngineError(f"{Path(program).name} {arguments[0]} failed; see its messages above")
     return done.stdout

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.build_image import build
+from scripts.image_engines import Buildah
 from tests.support.optional import missing, require
 from tests.support.paths import ROOT
 
@@ -131,11 +132,12 @@ def mounted_image() -> Iterator[Image]:
     """Mount the image's files within the block."""
     [archive] = require_image().glob("*-image.tar")
     # Not by the image's name or ID: the storage may have lost it since it was built.
-    container = _buildah("from", f"docker-archive:{archive}")
+    buildah = Buildah("buildah")
+    container = buildah.run("from", f"docker-archive:{archive}").strip()
     try:
-        yield Image(_configuration(archive), Path(_buildah("mount", container)))
+        yield Image(_configuration(archive), Path(buildah.run("mount", container).strip()))
     finally:
-        _buildah("rm", container)
+        buildah.run("rm", container)
 
 
 def _configuration(archive: Path) -> dict[str, Any]:
@@ -145,11 +147,3 @@ def _configuration(archive: Path) -> dict[str, Any]:
         described = json.load(tar.extractfile(manifest["Config"]) or io.BytesIO())
     configuration: dict[str, Any] = described["config"]
     return configuration
-
-
-def _buildah(*arguments: str) -> str:
-    executable = shutil.which("buildah")
-    assert executable is not None
-    done = subprocess.run([executable, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()

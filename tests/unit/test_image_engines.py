@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts import build_image
+from scripts import build_image, image_engines
 from scripts.image_engines import Buildah, Docker, EngineError, find_engine
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def program(folder: Path, name: str, script: str = "exit 0") -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the only folder in PATH."""
+    """Return the only folder in PATH; with it, every file system is ext4."""
     folder = tmp_path / "bin"
-    folder.mkdir()
+    program(folder, "stat", "echo ext2/ext3")
     monkeypatch.setenv("PATH", str(folder))
     return folder
 
@@ -56,3 +56,29 @@ def test_a_failing_build_shows_the_messages_of_the_engine(
     with pytest.raises(EngineError, match="buildah push failed"):
         find_engine().save("localhost/image:1", programs / "image.tar")
     assert "no space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file_system", "variables", "options"),
+    [
+        ("ext2/ext3", {}, ""),
+        ("overlayfs", {}, "--storage-driver=vfs "),
+        ("overlayfs", {"STORAGE_DRIVER": "overlay"}, ""),
+    ],
+)
+def test_buildah_stores_files_on_an_overlay(
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file_system: str,
+    variables: dict[str, str],
+    options: str,
+) -> None:
+    """Where the storage lies on an overlay, as in a container, buildah does not use another one."""
+    monkeypatch.setattr(image_engines, "_CONFIGURATION", programs / "storage.conf")
+    for name in ("STORAGE_DRIVER", "CONTAINERS_STORAGE_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    program(programs, "stat", f"echo {file_system}")
+    program(programs, "buildah", 'echo "$@"')
+    assert Buildah("buildah").run("mount") == f"{options}mount\n"
