@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import (
+    OTEL_EXPORTER_OTLP_HEADERS,
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS,
+)
 from opentelemetry.sdk.resources import (
     SERVICE_INSTANCE_ID,
     SERVICE_NAME,
@@ -29,6 +34,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.re import parse_env_headers
 
 from openfero_gitops.background import OnChange
 from openfero_gitops.tracing import NO_SPAN
@@ -50,12 +56,17 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: The format of the annotation on Jobs, whatever format requests have.
 _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 _TRACEPARENT: Final = "traceparent"
+#: Of these, the exporter reads the first that is set.
+_HEADERS: Final = (OTEL_EXPORTER_OTLP_TRACES_HEADERS, OTEL_EXPORTER_OTLP_HEADERS)
+#: Requests names the value of a header that it does not send.
+_HEADER_VALUE: Final = " in header value: "
 
 
 class _Exporter(OTLPSpanExporter):
     """Exports spans, and logs an error once; the SDK would log several lines for each batch."""
 
     def __init__(self) -> None:
+        _InvalidHeaders()
         super().__init__()
         self._causes = _Causes()
         self._error = OnChange(_log.warning, "traces cannot be exported")
@@ -71,6 +82,21 @@ class _Exporter(OTLPSpanExporter):
         return result
 
 
+class _InvalidHeaders(logging.Handler):
+    """Logs that a header for the collector is invalid; the SDK would log its value, a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _take_over(logging.getLogger(parse_env_headers.__module__), self)
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - it has the value
+        """Name the variable that the exporter reads."""
+        variable = next(
+            (name for name in _HEADERS if os.environ.get(name)), OTEL_EXPORTER_OTLP_HEADERS
+        )
+        _log.warning("invalid header ignored; write NAME=VALUE", variable=variable)
+
+
 class _Causes(logging.Handler):
     """Reads why an export failed, which the exporter only logs.
 
@@ -80,13 +106,21 @@ class _Causes(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.first = ""
-        logger = logging.getLogger(OTLPSpanExporter.__module__)
-        logger.handlers = [self]
-        logger.propagate = False
+        _take_over(logging.getLogger(OTLPSpanExporter.__module__), self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the line without the time until the next attempt, which is another each time."""
-        self.first = self.first or record.getMessage().partition(", retrying in ")[0]
+        """Keep the line without the time until the next attempt, which is another each time.
+
+        The value of an invalid header is left out, too: it may be a token.
+        """
+        line = record.getMessage().partition(", retrying in ")[0]
+        self.first = self.first or line.partition(_HEADER_VALUE)[0]
+
+
+def _take_over(logger: logging.Logger, handler: logging.Handler) -> None:
+    """Pass what a logger of the SDK logs to this handler alone."""
+    logger.handlers = [handler]
+    logger.propagate = False
 
 
 class _Step:

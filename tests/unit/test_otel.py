@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,54 @@ async def test_a_collector_that_refuses_spans(collector: Collector) -> None:
         ("traces cannot be exported", f"Failed to export spans batch code: {code}, reason: {why}")
         for code, why in ((400, "Bad Request"), (401, "Unauthorized"), (401, "Unauthorized"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "lines"),
+    [
+        (
+            {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Bearer s3cr3t"},
+            [{"variable": "OTEL_EXPORTER_OTLP_HEADERS"}],
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=other",
+                "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a=b,s3cr3t",
+            },
+            [{"variable": "OTEL_EXPORTER_OTLP_TRACES_HEADERS"}],
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20s3%0Acr3t"},
+            [
+                {
+                    "error": "Failed to export spans batch code: None, reason: Invalid leading "
+                    "whitespace, reserved character(s), or return character(s)"
+                }
+            ],
+        ),
+    ],
+)
+async def test_an_invalid_header_is_logged_without_its_value(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    lines: list[dict[str, str]],
+) -> None:
+    """It may be the token for the collector; the line names the variable."""
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    logging.getLogger("opentelemetry.util.re").propagate = True
+    with capture_logs() as log:
+        traces = OpenTelemetryTraces("replica-a", "1")
+        with traces.delivery("POST", "/alerts", {}):
+            pass
+        traces._provider.force_flush()
+    await traces.stop()
+    assert collector.requests == ("error" not in lines[0])
+    kept = [{k: v for k, v in line.items() if k in {"variable", "error"}} for line in log]
+    assert kept == lines
+    assert caplog.text == ""
 
 
 async def test_a_collector_that_does_not_answer(
