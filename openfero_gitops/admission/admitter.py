@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -92,10 +92,14 @@ class _Unconfirmed:
     """A Job of which it is unknown whether an admission was, or will be, carried out.
 
     `since` is when the last such admission may have been sent, by the event loop's clock.
+    `decision` is the one whose answer is missing, if this replica sent one; if it was carried out,
+    the Job carries `stamp`.
     """
 
     remediation: Remediation
     since: float
+    decision: Admit | Refuse | None = None
+    stamp: str = ""
 
 
 @dataclass(slots=True)
@@ -243,7 +247,11 @@ class Admitter:
             # A Job that could not be listed may have been admitted at any time.
             handed_over = state.term.handed_over and job.key.namespace not in unlisted
             if job.uid in previous or not (handed_over or state.is_stamped(job)):
-                state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
+                sent = previous.get(job.uid) or _Unconfirmed(job, 0.0)
+                state.unconfirmed[job.uid] = replace(sent, remediation=job, since=_loop_time())
+        for uid, unconfirmed in previous.items():
+            if uid not in state.unconfirmed:
+                self._note_if_carried_out(unconfirmed)
         state.complete = state.term.handed_over or not unlisted
         await self._confirm(state)
 
@@ -314,7 +322,7 @@ class Admitter:
             except ApiError as error:
                 self._record_failure(state, job, error)
             else:
-                del state.unconfirmed[job.uid]
+                self._note_if_carried_out(state.unconfirmed.pop(job.uid))
 
         async with asyncio.TaskGroup() as tasks:
             for uid, unconfirmed in list(state.unconfirmed.items()):
@@ -328,33 +336,48 @@ class Admitter:
         attributes = {**job_attributes(job), "openfero.reason": decision.reason.value}
         try:
             if isinstance(decision, Admit):
-                decided, message = Decided.ADMITTED, ""
                 with self._traces.step("admit", attributes, after=job.traceparent):
                     patch = patches.admit(job, stamp, self._identity, self._now())
                     applied = await self._write(state, job, patch)
             else:
-                decided, message = Decided.REFUSED, decision.message
                 with self._traces.step("refuse", attributes, after=job.traceparent):
-                    patch = patches.refuse(job, stamp, decision.reason, message)
+                    patch = patches.refuse(job, stamp, decision.reason, decision.message)
                     applied = await self._write(state, job, patch)
         except ApiError as error:
             if not error.answered:
-                state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
+                state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time(), decision, stamp)
             self._record_failure(state, job, error)
             return
         except asyncio.CancelledError:
             # The API server may carry it out nevertheless.
-            state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time())
+            state.unconfirmed[job.uid] = _Unconfirmed(job, _loop_time(), decision, stamp)
             raise
         if applied:
-            self._counts.decided(decision.reason)
-            log_decision_about(
-                job,
-                decided,
-                decision.reason.value,
-                message=message,
-                approved_by=job.approved_by or "",
-            )
+            self._note(job, decision)
+
+    def _note(self, job: Remediation, decision: Admit | Refuse) -> None:
+        """Count and log a decision that was carried out."""
+        if isinstance(decision, Admit):
+            decided, message = Decided.ADMITTED, ""
+        else:
+            decided, message = Decided.REFUSED, decision.message
+        self._counts.decided(decision.reason)
+        log_decision_about(
+            job,
+            decided,
+            decision.reason.value,
+            message=message,
+            approved_by=job.approved_by or "",
+        )
+
+    def _note_if_carried_out(self, unconfirmed: _Unconfirmed) -> None:
+        """Count and log a decision without an answer, if the Job shows that it was carried out."""
+        job, decision = unconfirmed.remediation, unconfirmed.decision
+        current = self._view.get(job.key)
+        if decision is None or current is None or current.uid != job.uid:
+            return
+        if current.term == unconfirmed.stamp:
+            self._note(job, decision)
 
     async def _record_start(self, state: _TermState, job: Remediation) -> None:
         """Write on a Job that somebody else started it."""
@@ -368,21 +391,24 @@ class Admitter:
                 "Job started outside of the controller", job=str(job.key), operario=job.operario
             )
 
-    @staticmethod
-    def _record_failure(state: _TermState, job: Remediation, error: ApiError) -> None:
+    def _record_failure(self, state: _TermState, job: Remediation, error: ApiError) -> None:
         """Note a failed write, and how soon it may be tried again."""
         if isinstance(error, Forbidden | Invalid):
             state.blocked[job.uid] = _loop_time() + _BLOCKED_SECONDS
             unconfirmed = state.unconfirmed.get(job.uid)
             if unconfirmed and _loop_time() - unconfirmed.since > _MAX_IN_FLIGHT_SECONDS:
-                del state.unconfirmed[job.uid]
+                self._note_if_carried_out(state.unconfirmed.pop(job.uid))
             _log.warning("API server rejects changes to a Job", job=str(job.key), error=str(error))
             return
         state.failures += 1
         if isinstance(error, Throttled):
             state.retry_after_seconds = max(state.retry_after_seconds, error.retry_after)
         if state.failures == 1:  # the others of this pass have the same cause
-            _log.warning("cannot write a decision", job=str(job.key), error=str(error))
+            _log.warning(
+                "cannot write a decision, or its answer was lost",
+                job=str(job.key),
+                error=str(error),
+            )
 
     async def _write(self, state: _TermState, job: Remediation, patch: patches.Patch) -> bool:
         """Send a patch; if a test in it fails, read the Job instead.

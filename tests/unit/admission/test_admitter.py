@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from openfero_gitops.cluster.api import CONFIG_MAPS, JOBS
 from openfero_gitops.demo.cluster import FOREVER, Durations, JobPlayer
@@ -50,7 +51,7 @@ from tests.support.workers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from openfero_gitops.cluster.api import Object
     from openfero_gitops.domain.remediation import Remediation
@@ -122,6 +123,15 @@ def first(happens: Callable[[Request], Awaitable[Any]]) -> Trouble:
         return await act()
 
     return trouble
+
+
+def decisions_in(log: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return decision, Job and reason of each decision that was logged."""
+    return [
+        (line["decision"], line["job"], line["reason"])
+        for line in log
+        if line["event"] == "decision" and line["decision"] != "created"
+    ]
 
 
 def key_of(request: Request) -> JobKey:
@@ -646,13 +656,16 @@ class TestUnconfirmed:
         """With a limit of one no other Job starts, and the Job itself starts exactly once."""
         world = World(forever())
         replica = world.replica(catalog=build.catalog(build.operario(), envelope=ONE_AT_A_TIME))
-        async with replica.watching():
-            jobs = await waiting(replica, 3)
-            if watched:
+        with capture_logs() as log:
+            async with replica.watching():
+                jobs = await waiting(replica, 3)
+                if watched:
+                    await self.lose_one(replica, carried_out=carried_out)
+            if not watched:
                 await self.lose_one(replica, carried_out=carried_out)
-        if not watched:
-            await self.lose_one(replica, carried_out=carried_out)
         assert world.starts() == [jobs[0]]
+        assert replica.tally.decisions == [Reason.ADMITTED]
+        assert decisions_in(log) == [("admitted", str(jobs[0]), "admitted")]
         job = await world.job(jobs[0])
         assert job.admitted_at is not None
         assert [job.phase for job in await world.jobs()].count(Phase.WAITING) == 2
@@ -663,6 +676,59 @@ class TestUnconfirmed:
         replica.wire.trouble = when(is_admission, fails(error, carried_out=carried_out), 1)
         async with replica.leading():
             await asyncio.sleep(300)
+
+    @in_virtual_time
+    async def test_a_refusal_whose_answer_is_lost_is_logged(self) -> None:
+        """Once, as soon as the Job shows it, with its reason and message."""
+        world = World(forever())
+        replica = world.replica()
+        async with replica.watching():
+            (job,) = await waiting(replica, 1)
+            await asyncio.sleep(Options().max_wait.total_seconds())
+            replica.wire.trouble = when(
+                lambda request: request.sets(keys.DECISION),
+                fails(Unavailable("cut off"), carried_out=True),
+            )
+            with capture_logs() as log:
+                async with replica.leading():
+                    await asyncio.sleep(60)
+        assert world.starts() == []
+        assert replica.tally.decisions == [Reason.MAX_WAIT]
+        assert decisions_in(log) == [("refused", str(job), "max-wait")]
+        assert "message" in next(line for line in log if line["event"] == "decision")
+
+    @pytest.mark.parametrize("carried_out", [False, True], ids=["late", "unheard"])
+    @in_virtual_time
+    async def test_an_answer_that_is_lost_with_the_term_is_logged_in_the_next(
+        self, *, carried_out: bool
+    ) -> None:
+        """If no other replica led in between: this one knows what it sent."""
+        world = World(forever())
+        replica = world.replica()
+
+        async def hang(_: Request, act: Act) -> Any:
+            if carried_out:
+                await act()
+            await asyncio.Event().wait()
+
+        async with replica.watching():
+            (job,) = await waiting(replica, 1)
+            replica.wire.trouble = when(is_admission, hang)
+            with capture_logs() as log:
+                async with replica.leading() as before:
+                    await until(lambda: any(map(is_admission, replica.wire.requests)))
+                    await asyncio.sleep(1)
+                replica.wire.trouble = none
+                (late,) = filter(is_admission, replica.wire.requests)
+                if not carried_out:
+                    await world.cluster.patch(JOBS, late.namespace, late.name, late.body)
+                assert decisions_in(log) == []
+                clock = asyncio.get_running_loop().time
+                async with replica.leading(LeaseTerm("replica/2", clock, float("inf"), before.id)):
+                    await asyncio.sleep(10)
+        assert world.starts() == [job]
+        assert replica.tally.decisions == [Reason.ADMITTED]
+        assert decisions_in(log) == [("admitted", str(job), "admitted")]
 
     @in_virtual_time
     async def test_nothing_else_starts_before_it_is_confirmed(self) -> None:
