@@ -49,8 +49,8 @@ def live_families() -> Iterator[GaugeMetricFamily]:
     )
     yield GaugeMetricFamily(
         _IN_ROW,
-        "Latest runs of an operario that did not heal their alerts, back to the first that "
-        "did, on the leader",
+        "Latest runs of an enabled operario that did not heal their alerts, back to the first "
+        "that did, on the leader",
         labels=["operario"],
     )
 
@@ -88,7 +88,9 @@ class LiveMetrics(Collector):
         self._view = view
         self._index = index
         self._now = now
+        # What the runs in a row were counted of.
         self._changes = -1
+        self._catalog: Catalog | None = None
         self._in_row: Mapping[str, int] = {}
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
@@ -119,7 +121,14 @@ class LiveMetrics(Collector):
         return min(max(shares, default=0.0), 1.0)
 
     def _count_in_row(self) -> Mapping[str, int]:
-        if self._changes != self._view.changes:
-            self._changes = self._view.changes
+        catalog = self._state.catalog()
+        if self._changes != self._view.changes or self._catalog is not catalog:
+            self._changes, self._catalog = self._view.changes, catalog
             self._in_row = not_healed_in_row(self._view)
+            if catalog is not None:  # one that was removed or disabled needs no attention any more
+                self._in_row = {
+                    operario.name: self._in_row[operario.name]
+                    for operario in catalog.operarios
+                    if operario.options.enabled and operario.name in self._in_row
+                }
         return self._in_row

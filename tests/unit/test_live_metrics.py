@@ -31,7 +31,7 @@ class Health:
     def __init__(self) -> None:
         self.leads = True
         self.checked: list[Condition] = []
-        self.active = catalog()
+        self.active: Catalog | None = catalog()
 
     def conditions(self) -> Sequence[Condition]:
         """Return what the test has set."""
@@ -85,9 +85,10 @@ def test_the_longest_wait_is_a_share_of_max_wait() -> None:
 
 def test_operarios_that_do_not_help_are_counted_anew_when_jobs_change() -> None:
     """The count of an operario ends with a Job that heals."""
-    view = View()
-    metrics = exposed(Health(), view)
+    view, health = View(), Health()
     name = remediation("a").operario
+    health.active = catalog(operario(name))
+    metrics = exposed(health, view)
     assert value(metrics, IN_ROW, operario=name) is None
     for number, job in enumerate("ab"):
         started_at = NOW + minutes(number)
@@ -95,6 +96,24 @@ def test_operarios_that_do_not_help_are_counted_anew_when_jobs_change() -> None:
         assert value(metrics, IN_ROW, operario=name) == number + 1
     view.apply(remediation("c", started_at=NOW + minutes(9), effect=Effect.HEALED))
     assert value(metrics, IN_ROW, operario=name) is None
+
+
+def test_an_operario_that_is_removed_or_disabled_is_not_counted() -> None:
+    """As soon as the commit is active, without a change of any Job; without a catalog all count."""
+    view, health = View(), Health()
+    view.apply(remediation("a", started_at=NOW, effect=Effect.NOT_HEALED))
+    name = remediation("a").operario
+    metrics = exposed(health, view)
+    enabled, disabled = (operario(name, options=Options(enabled=on)) for on in (True, False))
+    for active, count in (
+        (catalog(enabled), 1),
+        (catalog(disabled), None),
+        (catalog(enabled), 1),
+        (catalog(), None),
+        (None, 1),
+    ):
+        health.active = active
+        assert value(metrics, IN_ROW, operario=name) == count
 
 
 def test_only_the_leader_reports_on_jobs() -> None:
