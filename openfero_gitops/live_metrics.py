@@ -118,7 +118,8 @@ class LiveMetrics(Collector):
             for job in waiting
             if job.options.max_wait
         )
-        return min(max(shares, default=0.0), 1.0)
+        # (The clock of the replica that received a Job may be ahead.)
+        return min(max([0.0, *shares]), 1.0)
 
     def _count_in_row(self) -> Mapping[str, int]:
         catalog = self._state.catalog()

@@ -71,7 +71,10 @@ def test_a_condition_is_1_while_it_holds() -> None:
 
 
 def test_the_longest_wait_is_a_share_of_max_wait() -> None:
-    """The stricter of the recorded and the active limit counts; Jobs without a limit do not."""
+    """The stricter of the recorded and the active limit counts; Jobs without a limit do not.
+
+    It is never negative: the clock of the replica that received a Job may be ahead.
+    """
     view, health = View(), Health()
     assert value(exposed(health, view), WAITED) == 0
     for name, max_wait in (("a", 60), ("b", 0), ("c", 40)):
@@ -79,6 +82,7 @@ def test_the_longest_wait_is_a_share_of_max_wait() -> None:
         view.apply(remediation(name, phase=Phase.WAITING, options=options, received_at=NOW))
     assert value(exposed(health, view, 10), WAITED) == 0.25
     assert value(exposed(health, view, 50), WAITED) == 1
+    assert value(exposed(health, view, -10), WAITED) == 0
     health.active = catalog(operario(options=Options(max_wait=minutes(20))))
     assert value(exposed(health, view, 10), WAITED) == 0.5
 
