@@ -93,7 +93,9 @@ class QueueReader:
             self._statuses = {}
             self._error.set(str(error))
             return _DENIED_SECONDS
-        except ApiError as error:  # what was read before may still be so
+        except ApiError as error:  # what was read before may still be so, of Jobs still queued
+            still_queued = {job.uid for job in queued}
+            self._statuses = {u: s for u, s in self._statuses.items() if u in still_queued}
             self._error.set(str(error))
             return _POLL_SECONDS
         if queued:

@@ -9,7 +9,7 @@ import pytest
 
 from openfero_gitops.admission.queue import QueueReader
 from openfero_gitops.domain.errors import ApiError, Forbidden, NotFound, Unavailable
-from openfero_gitops.domain.remediation import Phase, Remediation
+from openfero_gitops.domain.remediation import JobKey, Phase, Remediation
 from openfero_gitops.jobs.view import View
 from openfero_gitops.jobs.workload import NO_WORKLOAD, QueueStatus
 from tests.support import build
@@ -115,6 +115,22 @@ def test_the_oldest_of_very_many_jobs_are_looked_at() -> None:
     desk.read()
     [(_, uids)] = desk.workloads.requests
     assert uids == tuple(job.uid for job in jobs[:200])
+
+
+def test_what_was_read_is_kept_for_queued_jobs_while_it_cannot_be_read() -> None:
+    """A Job that has left its queue is not counted any more."""
+    desk = Desk(queued("a", seconds=90), queued("b", seconds=90))
+    desk.read()
+    assert desk.reader.stuck == 2
+    desk.workloads.error = Unavailable("connection refused")
+    desk.read()
+    assert desk.reader.stuck == 2
+    desk.view.remove(JobKey("jobs", "a"), "a")
+    desk.read()
+    assert (desk.reader.stuck, desk.reason("b")) == (1, NO_WORKLOAD)
+    desk.view.apply(replace(queued("b"), phase=Phase.RUNNING, resource_version="2"))
+    desk.read()
+    assert desk.reader.stuck == 0
 
 
 @pytest.mark.parametrize(
