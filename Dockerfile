@@ -77,6 +77,7 @@ ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="openfero-gitops" \
       org.opencontainers.image.description="Alertmanager alerts run reviewed Kubernetes Jobs, once, with their commit on them." \
+      org.opencontainers.image.source="https://github.com/OpenFero/openfero-gitops" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -59,6 +59,7 @@ def test_the_configuration_says_what_runs_and_from_which_commit(image: Image) ->
     assert labels["org.opencontainers.image.version"] == openfero_gitops.__version__
     assert re.fullmatch(r"[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.source"].endswith("github.com/OpenFero/openfero-gitops")
     assert f"IMAGE_REVISION={labels['org.opencontainers.image.revision']}" in configuration["Env"]
     assert {"MALLOC_ARENA_MAX=2", "MALLOC_MMAP_THRESHOLD_=131072"} <= {*configuration["Env"]}
 

@@ -69,7 +69,7 @@ def test_an_action_of_others_is_pinned_by_one_digest() -> None:
     digests = defaultdict(set)
     for file in [*WORKFLOWS, *ACTIONS]:
         for name, digest, version in USED_ACTION.findall(file.read_text()):
-            if name == "openfero/openfero-gitops":
+            if name == "OpenFero/openfero-gitops":
                 continue
             repository = "/".join(name.split("/")[:2])
             assert re.fullmatch(r"[0-9a-f]{40}", digest), f"{file.name}: {name}"
@@ -96,6 +96,21 @@ def test_workflows_run_targets_that_exist() -> None:
     run = {*re.findall(r"^.*?(?:run: |  |&& )make ([a-z-]+)(?!\w)", text, re.MULTILINE)}
     assert {"test-deep", "chaos", "soak", "audit"} <= run
     assert run <= targets
+
+
+def test_the_organization_is_spelled_as_github_spells_it() -> None:
+    """A certificate of cosign has GitHub's spelling, and is compared with upper and lower case."""
+    texts = [
+        file.read_text()
+        for pattern in ("*.*", "docs/*.md", "charts/*/*.*", "operarios-example/**/*.*")
+        for file in ROOT.glob(pattern)
+        if file.is_file()
+    ]
+    spelled = re.findall(
+        r"(?:github\.com/|--repo |uses: )(openfero)\b", "\n".join(texts), re.IGNORECASE
+    )
+    assert len(spelled) > 20
+    assert {*spelled} == {"OpenFero"}
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in ROOT.glob("requirements/*.txt")))
