@@ -130,7 +130,7 @@ class Cleaner:
 
     def _trace_run(self, job: Remediation) -> None:
         """Trace the run of a Job that has ended, if it was started."""
-        if job.started and job.started_at is not None:
+        if job.has_run and job.started_at is not None:
             failed = job.phase is not Phase.SUCCEEDED
             # Kubernetes records whole seconds, which begin before the admission.
             start = max(job.started_at, job.admitted_at or job.started_at)

@@ -38,6 +38,7 @@ from openfero_gitops.effects.settler import Settler
 from openfero_gitops.jobs.observe import observe, read_remediation
 from openfero_gitops.jobs.view import Observer, View
 from openfero_gitops.leadership.term import LeaseTerm
+from openfero_gitops.tracing import NO_TRACES
 from tests.support import build
 from tests.support.relay import Act, Relay, Request
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from openfero_gitops.domain.effect import Effect
     from openfero_gitops.domain.reason import Reason
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.ports import Traces
 
 #: The controller's own.
 NAMESPACE = "controller"
@@ -311,6 +313,7 @@ class Replica:
         namespaces: Sequence[str] = (build.JOBS_NAMESPACE,),
         limits: DeliveryLimits | None = None,
         replica_labels: frozenset[str] = REPLICA_LABELS,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self.world = world
         self.name = name
@@ -347,6 +350,7 @@ class Replica:
             counts=self.tally,
             now=world.now,
             identity=name,
+            traces=traces,
         )
         self.cleaner = Cleaner(
             jobs=self.jobs,
@@ -354,6 +358,7 @@ class Replica:
             catalog=lambda: self.catalog,
             counts=self.tally,
             now=world.now,
+            traces=traces,
         )
         self.settler = Settler(
             jobs=self.jobs,

@@ -7,6 +7,7 @@ import itertools
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,6 +19,7 @@ from openfero_gitops.domain.errors import Conflict, Forbidden, Throttled, Unavai
 from openfero_gitops.domain.operario import OnResolve, Options
 from openfero_gitops.domain.remediation import JobKey, Phase
 from openfero_gitops.leadership.term import TermEnded
+from openfero_gitops.tracing import NO_TRACES
 from tests.support import build
 from tests.support.copying import replace
 from tests.support.workers import (
@@ -677,7 +679,9 @@ class TestKueue:
         world = World(JobPlayer(Durations(run=FOREVER)))
         options = Options(on_resolve=on_resolve)
         queued = build.operario(labels={keys.KUEUE_QUEUE: "night"}, options=options)
-        replica = world.replica(catalog=build.catalog(queued))
+        past = Mock(spec_set=NO_TRACES.past)
+        traces = Mock(wraps=NO_TRACES, past=past)
+        replica = world.replica(catalog=build.catalog(queued), traces=traces)
         async with cleaning(replica), replica.leading():
             (key,) = await delivered(replica, "web-1")
             await until(lambda: all(job.phase is Phase.QUEUED for job in replica.view))
@@ -694,3 +698,6 @@ class TestKueue:
             assert job.reason == "resolved"
             assert not job.occupying
             assert ("before Kueue started" in job.message) is not started
+        # Its time in the queue is no run.
+        traced = [call.args[0] for call in past.call_args_list]
+        assert traced == (["run"] if started and phase is Phase.CANCELLED else [])
