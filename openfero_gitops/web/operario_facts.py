@@ -82,7 +82,7 @@ def read_facts(state: ReplicaState, name: str, now: datetime) -> OperarioFacts |
     if operario is None and not own:
         return None
     own.sort(key=lambda remediation: remediation.order, reverse=True)
-    started = [remediation for remediation in own if remediation.started]
+    started = [remediation for remediation in own if remediation.has_run]
     incidents = {remediation.incident for remediation in own}
     related = [r for r in remediations if r.incident in incidents]
     stats = report_stats(related, now, lambda remediation: remediation.operario == name)

@@ -148,6 +148,6 @@ def _runs(remediations: Iterable[Remediation]) -> dict[str, list[Remediation]]:
     """Return the started remediations of each operario, in order of arrival."""
     runs: dict[str, list[Remediation]] = {}
     for remediation in sorted(remediations, key=arrival):
-        if remediation.started:
+        if remediation.has_run:
             runs.setdefault(remediation.operario, []).append(remediation)
     return runs

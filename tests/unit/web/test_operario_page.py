@@ -248,3 +248,14 @@ def test_the_height_of_a_run_is_its_duration() -> None:
 def test_facts_of_nothing() -> None:
     """There are no facts of a name that is neither active nor on a Job."""
     assert read_facts(pages.broken(NOW), "nothing", NOW) is None
+
+
+def test_a_job_that_kueue_never_started_is_no_run() -> None:
+    """It is one as soon as Kueue has started it, also if Kueue has stopped it again."""
+    queued = remediation("TargetDown", Phase.QUEUED, NOW, queue="heal")
+    started = remediation("TargetDown", Phase.QUEUED, NOW, queue="heal", starts=1, number="2")
+    state = pages.quiet(NOW)
+    state.jobs = [queued, started]
+    facts = read_facts(state, queued.operario, NOW)
+    assert facts is not None
+    assert [run.remediation for run in facts.runs] == [started]

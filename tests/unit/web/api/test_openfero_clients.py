@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.web.api.endpoints import add_api
 from openfero_gitops.web.turns import Turns
 from tests.support import pages
+from tests.support.copying import replace
 from tests.support.serving import OPEN, serving
 
 NOW = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
@@ -27,9 +29,9 @@ OPTIONAL = {
 BUILD = ("version", "commit", "buildDate")
 
 
-async def read(path: str) -> Any:
+async def read(path: str, state: pages.Showcase | None = None) -> Any:
     """Read an answer."""
-    state = pages.busy(NOW)
+    state = state or pages.busy(NOW)
     async with serving(lambda app: add_api(app, state, OPEN, Turns(), now=lambda: NOW)) as client:
         answer = await client.get(path)
         assert (answer.status, answer.content_type) == (200, "application/json")
@@ -48,6 +50,18 @@ async def test_its_table_of_jobs() -> None:
     # (Its table has one row for each name of a job.)
     ran = [job for job in jobs if "lastExecutedJobName" in job]
     assert 0 < len(ran) < len(jobs)
+
+
+async def test_a_job_that_kueue_never_started_is_no_execution() -> None:
+    """It is one as soon as Kueue has started it, also if Kueue has stopped it again."""
+    queued = pages.remediation("TargetDown", Phase.QUEUED, NOW, queue="heal")
+    for starts in (0, 1):
+        state = pages.quiet(NOW)
+        state.active = pages.catalog(pages.operario(queued.operario, "TargetDown"))
+        state.jobs = [replace(queued, starts=starts)]
+        [job] = await read("/api/jobs", state)
+        assert job["executionCount"] == starts
+        assert ("lastExecutedJobName" in job) == bool(starts)
 
 
 async def test_its_about_dialog() -> None:
