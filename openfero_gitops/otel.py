@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.environment_variables import (
     OTEL_EXPORTER_OTLP_HEADERS,
@@ -53,7 +53,8 @@ _SERVICE: Final = "openfero-gitops"
 #: To send the last spans when a replica stops.
 _STOP_SECONDS: Final = 3.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: The format of the annotation on Jobs, whatever format requests have.
+#: The format of the annotation on Jobs and of requests. The SDK also reads a request's `baggage` by
+#: default, which is of no use here, and logs each one that is malformed.
 _TRACE_CONTEXT: Final = TraceContextTextMapPropagator()
 _TRACEPARENT: Final = "traceparent"
 #: Of these, the exporter reads the first that is set.
@@ -175,7 +176,7 @@ class OpenTelemetryTraces:
     ) -> AbstractContextManager[Span]:
         """Begin the trace of a request, or continue that of its headers."""
         attributes = {"http.request.method": method, "url.path": path}
-        context = propagate.extract(headers)
+        context = _TRACE_CONTEXT.extract(headers)
         return self._span(f"{method} {path}", attributes, context, SpanKind.SERVER)
 
     def step(

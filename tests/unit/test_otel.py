@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.baggage import get_all
 from structlog.testing import capture_logs
 
 from openfero_gitops.otel import OpenTelemetryTraces
@@ -121,6 +122,19 @@ async def test_a_sender_that_does_not_sample(collector: Collector) -> None:
         assert traces.traceparent == ""
     await traces.stop()
     assert collector.requests == 0
+
+
+async def test_baggage_of_a_sender_is_not_read(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A malformed one is not logged: a sender could fill the log."""
+    traces = OpenTelemetryTraces("replica-a", "1")
+    headers = {"traceparent": SAMPLED, "baggage": "not,a=b;=;baggage " * 9}
+    with traces.delivery("POST", "/alerts", headers):
+        assert get_all() == {}
+    span = (await exported(collector, traces))["POST /alerts"]
+    assert span.trace == TRACE
+    assert caplog.text == ""
 
 
 async def test_the_environment_names_the_service(

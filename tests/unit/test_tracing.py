@@ -88,7 +88,11 @@ def test_what_is_not_supported_is_logged(environment: Mapping[str, str], error: 
             {},
             "import of opentelemetry halted; None in sys.modules; install openfero-gitops[otel]",
         ),
-        ("", {"OTEL_PROPAGATORS": "smoke"}, "Propagator smoke not found"),
+        (
+            "",
+            {"OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER": "smoke"},
+            "Requested component 'smoke' not found",
+        ),
     ],
 )
 def test_the_sdk_cannot_be_loaded(
