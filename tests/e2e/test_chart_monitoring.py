@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.chart import NAME, REPOSITORY, Values, merged, only, render_chart
+from tests.support.chart import (
+    CHART,
+    NAME,
+    RELEASE,
+    REPOSITORY,
+    Values,
+    helm,
+    merged,
+    only,
+    render_chart,
+)
 from tests.support.cluster import require_binaries
 from tests.support.paths import ROOT
 from tests.support.promtool import check_queries, check_rules, run_rule_tests, selectors
@@ -76,8 +87,9 @@ class Case:
     """An alert, series for which it fires, and similar ones for which it does not.
 
     Series are written as promtool does: `1x9` is ten times 1, and `0+1x9` rises by 1 each minute.
-    It must fire at the minute `at`, and not at the minute `not_at`, which is earlier. `filled` are
-    the texts in place of the templates of its description.
+    It must fire at the minute `at`, and not at the minute `not_at`, which is earlier; for similar
+    series it must not fire at any minute until `at`. `filled` are the texts in place of the
+    templates of its description.
     """
 
     alert: str
@@ -146,7 +158,7 @@ CASES = [
     Case(
         "OpenFeroStuckInQueue",
         {'stuck_in_queue{pod="a"}': "0 2x30", 'stuck_in_queue{pod="b"}': "0 0 0 0 stale"},
-        {'stuck_in_queue{pod="a"}': "0 2x8 0x30"},
+        {'stuck_in_queue{pod="a"}': "0 2x6 0x30"},
         10,
         12,
         ("2",),
@@ -179,6 +191,19 @@ CASES = [
         ("503",),
         {"code": "503"},
     ),
+    # Each Pod failed once, some minutes apart.
+    Case(
+        "OpenFeroDeliveriesFailing",
+        {'deliveries_total{pod="a",code="500"}': "0+1x30"},
+        {
+            'deliveries_total{pod="a",code="503"}': "0 0 1x30",
+            'deliveries_total{pod="b",code="503"}': "0x5 1x30",
+        },
+        4,
+        12,
+        ("500",),
+        {"code": "500"},
+    ),
     # Alertmanager tries again when it next delivers the group, by default after five minutes.
     Case(
         "OpenFeroDeliveriesRefused",
@@ -187,8 +212,18 @@ CASES = [
             'deliveries_total{pod="a",code="401"}': "1x30",
             'deliveries_total{pod="a",code="503"}': "0+1x30",
         },
-        4,
-        12,
+        19,
+        22,
+        ("401",),
+        {"code": "401"},
+    ),
+    # A second refusal, for example by `helm test`, is the first rise of the counter.
+    Case(
+        "OpenFeroDeliveriesRefused",
+        {'deliveries_total{pod="a",code="401"}': "0+1x30"},
+        {'deliveries_total{pod="a",code="401"}': "1x4 2x30"},
+        14,
+        22,
         ("401",),
         {"code": "401"},
     ),
@@ -202,8 +237,8 @@ CASES = [
     Case(
         "OpenFeroDegraded",
         {
-            'condition{pod="a",condition="clock"}': "1 0x30",
-            'condition{pod="b",condition="clock"}': "1x30",
+            'condition{pod="a",condition="clock"}': "1x30",
+            'condition{pod="b",condition="clock"}': "1 0x30",
         },
         {
             'condition{pod="a",condition="clock"}': "1x30",
@@ -213,8 +248,8 @@ CASES = [
         },
         10,
         13,
-        ("clock",),
-        {"condition": "clock"},
+        ("clock", "b"),
+        {"condition": "clock", "pod": "b"},
     ),
 ]
 
@@ -253,7 +288,7 @@ def rule_tests(case: Case, rule: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     return [
         test(case.firing, SCRAPED, {case.not_at: [], case.at: [expected]}),
-        test(case.quiet, SCRAPED, {case.at: []}),
+        test(case.quiet, SCRAPED, {minute: [] for minute in range(case.at + 1)}),
         # Without series of this release it has no leader.
         test(
             case.firing,
@@ -269,6 +304,33 @@ def test_each_alert_fires_for_its_cause_alone(tmp_path: Path) -> None:
     assert {case.alert for case in CASES} == set(given)
     tests = [test for case in CASES for test in rule_tests(case, given[case.alert])]
     run_rule_tests(tmp_path, [{"name": "chart", "rules": list(given.values())}], tests)
+
+
+#: Metrics that only the leader exposes, with a value for which their alert fires.
+OF_THE_LEADER = {
+    "OpenFeroWaitingLong": ("waiting_max_wait_ratio", "0.6"),
+    "OpenFeroStuckInQueue": ("stuck_in_queue", "2"),
+    "OpenFeroNotHealedInARow": ('not_healed_in_a_row{operario="disk"}', "2"),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_LEADER)
+def test_an_alert_outlives_a_change_of_the_leader(name: str, tmp_path: Path) -> None:
+    """It goes on firing while the metric of the old leader has ended and no other has begun."""
+    metric, value = OF_THE_LEADER[name]
+    [case] = [case for case in CASES if case.alert == name]
+    metric, _, labels = metric.rstrip("}").partition("{")
+    rule = rules()[name]
+    before = {f'{metric}{{pod="a",{labels}}}': f"{value}x14 stale"}
+    after = {f'{metric}{{pod="b",{labels}}}': f"{'_ ' * 16}{value}x14"}
+    given = dataclasses.replace(case, firing=before | after)
+    firing = [
+        rule_tests(dataclasses.replace(given, not_at=0, at=minute), rule)[0]
+        for minute in range(13, 30)
+    ]
+    for test in firing:
+        test["alert_rule_test"] = test["alert_rule_test"][-1:]
+    run_rule_tests(tmp_path, [{"name": "chart", "rules": [rule]}], firing)
 
 
 def test_every_metric_of_an_alert_is_served(served_metrics: Mapping[str, frozenset[str]]) -> None:
@@ -312,6 +374,18 @@ def test_alerts_can_be_adapted(tmp_path: Path) -> None:
         assert rule["labels"]["namespace"] == "team"
         assert 'cluster="a",app="openfero"' in rule["expr"]
     check_rules(tmp_path, [{"name": "chart", "rules": list(changed.values())}])
+
+
+def test_labels_of_alerts_can_be_replaced() -> None:
+    """A label of `alertLabels` replaces the chart's, so that no key is written twice."""
+    values: Values = {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page"}}}
+    command = ("template", RELEASE, str(CHART), "--show-only=templates/prometheusrule.yaml")
+    text = helm(*command, values=merged(REPOSITORY, values))
+    alerts = len(re.findall("- alert:", text))
+    assert (
+        re.findall(r"^ +severity: .*$", text, re.MULTILINE)
+        == [f"{' ' * 12}severity: page"] * alerts
+    )
 
 
 def dashboard() -> dict[str, Any]:
