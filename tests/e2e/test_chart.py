@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -36,6 +37,7 @@ from tests.support.chart import (
 from tests.support.chart_examples import FULL, HTTPS_LOGIN
 from tests.support.cluster import Kubectl, require_binaries, temporary_namespace
 from tests.support.optional import require
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -268,6 +270,47 @@ def test_upgrade_keeps_the_token(kubeconfig: Path, kubectl: Kubectl, installed: 
     assert webhook_credentials(kubeconfig, installed) == token
     assert kubectl(*kept) == mirror_key != ""
     assert webhook_credentials(kubeconfig, installed, "basic") == f"alertmanager:{token}"
+
+
+def test_the_token_is_replaced_as_documented(
+    kubeconfig: Path, installed: str, tmp_path: Path
+) -> None:
+    """At each step of docs/access.md Alertmanager's key is one token, which the webhook accepts."""
+    require("openssl", "apt-get install openssl", "openssl")
+    values = merged(PODLESS, {"alertmanagerConfig": {"key": "alertmanager"}})
+    page = (ROOT / "docs/access.md").read_text()
+    section = page[page.index("## Credentials") : page.index("### Wrong credentials")]
+    add, configure = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    remove = add[add.index("kubectl -n openfero create") :].replace("token=both", "token=new")
+
+    def run(script: str) -> tuple[str, str]:
+        """Run commands of the page, upgrade the chart, and return both keys of the Secret."""
+        folder = binaries()
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script.replace("-n openfero ", f"-n {installed} ")],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "KUBECONFIG": str(kubeconfig),
+                "PATH": f"{folder}:{os.environ['PATH']}",
+            },
+            timeout=120,
+            check=True,
+        )
+        install_chart(kubeconfig, installed, values)
+        tokens, own = (
+            webhook_credentials(kubeconfig, installed, key) for key in ("token", "alertmanager")
+        )
+        return tokens, own
+
+    tokens, old = run("true")
+    assert tokens == old
+    both, own = run(add)
+    new = (tmp_path / "new").read_text()
+    assert re.fullmatch("[0-9a-f]{64}", new)
+    assert (both, own) == (f"{old}\n{new}", old)
+    assert run(configure) == (both, new)
+    assert run(remove) == (new, new)
 
 
 @pytest.mark.alertmanager

@@ -291,6 +291,24 @@ def test_what_cannot_work_is_refused(values: Values, reason: str) -> None:
             },
         ),
         (
+            {"alertmanagerConfig": {"key": "alertmanager"}},
+            {
+                "authorization": {
+                    "type": "Bearer",
+                    "credentials": {"name": f"{NAME}-webhook", "key": "alertmanager"},
+                }
+            },
+        ),
+        (
+            {"webhook": {"existingSecret": "mine", "key": "tokens"}},
+            {
+                "authorization": {
+                    "type": "Bearer",
+                    "credentials": {"name": "mine", "key": "tokens"},
+                }
+            },
+        ),
+        (
             {"webhook": {"auth": "basic"}},
             {
                 "basicAuth": {
@@ -320,12 +338,14 @@ def test_alertmanager_has_the_credentials_of_the_webhook(
     scheme = "https" if "tls" in values else "http"
     assert webhook["url"] == f"{scheme}://{NAME}.team.svc:8080/alerts"
     assert webhook.get("httpConfig") == http_config
-    if http_config is not None and "tlsConfig" not in http_config:
+    if http_config is not None and f"{NAME}-webhook" in str(http_config):
         data = named(objects, "Secret", f"{NAME}-webhook")["data"]
         name, token, pair = (
             base64.b64decode(data[key]).decode() for key in ("username", "token", "basic")
         )
         assert pair == f"{name}:{token}"
+        [key] = re.findall(r"'(?:credentials|password)': {.*'key': '(\w+)'", str(http_config))
+        assert data[key] == data["token"]
 
 
 def test_the_api_server_accepts_each_custom_resource(kubectl: Kubectl, namespace: str) -> None:

@@ -191,6 +191,10 @@ def test_lint_finds_nothing(values: Values) -> None:
             {"alertmanager": {"urls": ["https://am:9093"], "caKey": "ca.crt"}},
             "alertmanager.existingSecret, which is not set",
         ),
+        (
+            {"alertmanagerConfig": {"key": "token"}, "webhook": {"auth": "basic"}},
+            "leave alertmanagerConfig.key empty",
+        ),
         ({"externalUrl": "openfero.example.com"}, "externalUrl is"),
         ({"allowedNamespaces": ["Production"]}, "must be the name of a namespace"),
         ({"approvalPolicy": {"create": True}}, "was replaced by jobPolicy"),

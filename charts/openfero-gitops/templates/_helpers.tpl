@@ -353,6 +353,9 @@ metrics, which both ports serve without authentication, are not among them. */}}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .Values.alertmanagerConfig.key (ne .Values.webhook.auth "bearer") }}
+{{- fail (printf "alertmanagerConfig.key is the key of a token, but webhook.auth is %s: leave alertmanagerConfig.key empty" .Values.webhook.auth) }}
+{{- end }}
 {{- if .Values.alertmanagerConfig.enabled }}
 {{- if and (eq .Values.webhook.auth "basic") .Values.webhook.existingSecret }}
 {{- fail "alertmanagerConfig.enabled needs user name and password in two keys of a Secret, but webhook.existingSecret has them in one: set webhook.auth to bearer, or leave webhook.existingSecret empty" }}
