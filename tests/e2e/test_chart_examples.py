@@ -39,3 +39,25 @@ def test_the_values_in_the_readme_are_accepted() -> None:
     assert created >= {
         "AlertmanagerConfig", "ConfigMap", "Ingress", "PrometheusRule", "ServiceMonitor",
     }  # fmt: skip
+
+
+def test_the_readme_says_what_to_set_where_helm_sees_no_cluster() -> None:
+    """With these values rendering gives the same objects each time, for Kueue and without a Pod."""
+    text = (CHART / "README.md").read_text()
+    [note] = re.findall(r"^- .*render without a cluster.*$", text, re.MULTILINE)
+    values = REPOSITORY
+    for path, value in re.findall(r"`(\w+(?:[.]\w+)+)(?:=(true|false))?`", note):
+        changes: Any = value == "true" if value else "mine"
+        for key in reversed(path.split(".")):
+            changes = {key: changes}
+        values = merged(values, changes)
+    objects = render_chart("team", values)
+    assert objects == render_chart("team", values) != render_chart("team", REPOSITORY)
+    assert "Pod" not in {each["kind"] for each in objects}
+    assert "kueue.x-k8s.io" in {
+        group
+        for each in objects
+        if each["kind"] == "Role"
+        for rule in each["rules"]
+        for group in rule["apiGroups"]
+    }

@@ -376,6 +376,22 @@ def test_alerts_can_be_adapted(tmp_path: Path) -> None:
     check_rules(tmp_path, [{"name": "chart", "rules": list(changed.values())}])
 
 
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({}, True),
+        ({"serviceMonitor": {"enabled": True}}, False),
+        ({"prometheusRule": {"selector": 'app="openfero"'}}, False),
+        ({"prometheusRule": {"enabled": False}}, False),
+    ],
+)
+def test_notes_warn_of_alerts_that_may_select_nothing(changes: Values, *, warned: bool) -> None:
+    """Without a ServiceMonitor, the labels of the metrics are not known."""
+    values = merged(merged(REPOSITORY, {"prometheusRule": {"enabled": True}}), changes)
+    printed = helm("install", RELEASE, str(CHART), "--dry-run=client", values=values)
+    assert ("set prometheusRule.selector" in printed) is warned
+
+
 def test_labels_of_alerts_can_be_replaced() -> None:
     """A label of `alertLabels` replaces the chart's, so that no key is written twice."""
     values: Values = {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page"}}}

@@ -195,6 +195,21 @@ def test_lint_finds_nothing(values: Values) -> None:
             {"alertmanagerConfig": {"key": "token"}, "webhook": {"auth": "basic"}},
             "leave alertmanagerConfig.key empty",
         ),
+        (
+            {"webhook": {"key": "tokens"}},
+            "webhook.key is a key of the Secret webhook.existingSecret, which is not set",
+        ),
+        *(
+            (
+                {"service": {"type": kind}, "webhook": {"auth": "none"}},
+                f"service.type {kind} publishes the webhook, which requires authentication",
+            )
+            for kind in ("NodePort", "LoadBalancer")
+        ),
+        (
+            {"serviceMonitor": {"enabled": True}, "tls": {"existingSecret": "certificate"}},
+            "set serviceMonitor.tlsConfig",
+        ),
         ({"externalUrl": "openfero.example.com"}, "externalUrl is"),
         ({"allowedNamespaces": ["Production"]}, "must be the name of a namespace"),
         ({"approvalPolicy": {"create": True}}, "was replaced by jobPolicy"),
@@ -229,6 +244,7 @@ WRONG = {
     "hosts": "a b;c",
     "address": "https://ada:secret@example.com",
     "commitAddress": "https://git.example.com/commit",
+    "serviceName": "openfero.team",
     "objectName": "My_Secret",
     "namespaceName": "team.jobs",
     "key": "a/b",

@@ -353,6 +353,15 @@ metrics, which both ports serve without authentication, are not among them. */}}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and .Values.webhook.key (not .Values.webhook.existingSecret) }}
+{{- fail "webhook.key is a key of the Secret webhook.existingSecret, which is not set: the generated Secret needs no webhook.key" }}
+{{- end }}
+{{- if and (ne .Values.service.type "ClusterIP") (eq .Values.webhook.auth "none") (not .Values.tls.clientCaKey) }}
+{{- fail (printf "service.type %s publishes the webhook, which requires authentication: set webhook.auth to bearer or basic" .Values.service.type) }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.tls.existingSecret (not .Values.serviceMonitor.tlsConfig) }}
+{{- fail "tls.existingSecret is set: set serviceMonitor.tlsConfig, with which Prometheus verifies the certificate" }}
+{{- end }}
 {{- if and .Values.alertmanagerConfig.key (ne .Values.webhook.auth "bearer") }}
 {{- fail (printf "alertmanagerConfig.key is the key of a token, but webhook.auth is %s: leave alertmanagerConfig.key empty" .Values.webhook.auth) }}
 {{- end }}
