@@ -286,10 +286,12 @@ def test_disruption_budget_needs_a_second_replica() -> None:
 def test_service_monitor_is_made_on_request() -> None:
     """The ServiceMonitor scrapes /metrics of the Service's webhook port, and is off by default."""
     assert "ServiceMonitor" not in {each["kind"] for each in render_chart("o", REPOSITORY)}
-    values = merged(REPOSITORY, {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}})
+    changes = {"enabled": True, "labels": {"release": "p"}, "annotations": {"a": "b"}}
+    values = merged(REPOSITORY, {"serviceMonitor": changes})
     objects = render_chart("o", values)
     monitor, service = only(objects, "ServiceMonitor"), only(objects, "Service")
     assert monitor["metadata"]["labels"]["release"] == "p"
+    assert monitor["metadata"]["annotations"] == {"a": "b"}
     assert (
         monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     )
