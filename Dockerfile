@@ -34,7 +34,7 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     && cd /opt/openfero-gitops/lib/python3.*/site-packages/kubernetes \
     && rm -r client config dynamic informer leaderelection stream utils watch
 
-COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY pyproject.toml LICENSE NOTICE ./
 COPY operarios-example operarios-example/
 COPY openfero_gitops openfero_gitops/
 # Bytecode that names no time and no random order is the same in every build. The root file system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -92,8 +93,20 @@ def test_the_wheel_describes_itself(installed: Path) -> None:
     assert metadata.license_files == ["LICENSE", "NOTICE"]
     for name in metadata.license_files:
         assert (file.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
+    assert metadata.description_content_type == "text/markdown"
     assert {"Changelog", "Documentation", "Issues", "Security"} <= {*(metadata.project_urls or {})}
     assert {*(metadata.classifiers or [])} <= classifiers
+
+
+def test_the_page_on_pypi_has_links_that_work_there(installed: Path) -> None:
+    """Each link of the description has a host, and leads to a file of the main branch."""
+    [file] = installed.glob("*.dist-info/METADATA")
+    links = re.findall(r"\]\(([^)#]+)", Metadata.from_email(file.read_bytes()).description or "")
+    assert links
+    for link in links:
+        path = link.removeprefix("https://github.com/OpenFero/openfero-gitops/blob/main/")
+        assert path != link
+        assert (ROOT / path).is_file()
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

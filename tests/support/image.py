@@ -28,7 +28,6 @@ _SOURCES = (
     "Dockerfile",
     "LICENSE",
     "NOTICE",
-    "README.md",
     "openfero_gitops",
     "operarios-example",
     "pyproject.toml",
