@@ -32,7 +32,7 @@ from opentelemetry.sdk.resources import (
 )
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.re import parse_env_headers
 
@@ -150,6 +150,9 @@ class OpenTelemetryTraces:
 
     def __init__(self, identity: str, version: str) -> None:
         """Start the thread that exports spans; `identity` names the replica."""
+        for parser in (TraceContextTextMapPropagator, TraceState):
+            # They warn of malformed headers, with the sender's text, at every delivery.
+            logging.getLogger(parser.__module__).setLevel(logging.ERROR)
         ours = {
             SERVICE_NAME: _SERVICE,
             SERVICE_VERSION: version,

@@ -124,16 +124,26 @@ async def test_a_sender_that_does_not_sample(collector: Collector) -> None:
     assert collector.requests == 0
 
 
-async def test_baggage_of_a_sender_is_not_read(
-    collector: Collector, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"baggage": "not,a=b;=;baggage " * 9},
+        {"traceparent": SAMPLED * 50},
+        {"tracestate": "not a=state"},
+        {"tracestate": "a=" + "b" * 9000},
+        {"tracestate": ",".join(f"key{number}=a" for number in range(40))},
+    ],
+    ids=["baggage", "long parent", "state", "long state", "many states"],
+)
+async def test_malformed_headers_of_a_sender_are_not_logged(
+    collector: Collector, caplog: pytest.LogCaptureFixture, header: dict[str, str]
 ) -> None:
-    """A malformed one is not logged: a sender could fill the log."""
+    """It could fill the log; the delivery is traced nevertheless, without any baggage."""
     traces = OpenTelemetryTraces("replica-a", "1")
-    headers = {"traceparent": SAMPLED, "baggage": "not,a=b;=;baggage " * 9}
-    with traces.delivery("POST", "/alerts", headers):
+    with traces.delivery("POST", "/alerts", {"traceparent": SAMPLED, **header}):
         assert get_all() == {}
     span = (await exported(collector, traces))["POST /alerts"]
-    assert span.trace == TRACE
+    assert (span.trace == TRACE) == ("traceparent" not in header)
     assert caplog.text == ""
 
 
