@@ -117,7 +117,12 @@ def add_webhook(
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"
             response = problem_response(503, detail, items=[])
-            _log.warning("delivery timed out", code=response.status, sender=request.remote)
+            _log.warning(
+                "delivery timed out",
+                code=response.status,
+                sender=request.remote,
+                **trace_fields(traces.traceparent),
+            )
             return response
         _log.info(
             "delivery",

@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
@@ -19,6 +20,7 @@ from openfero_gitops.domain.answer import Answer, Item, Verdict
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import JobKey, Outcome
 from openfero_gitops.metrics import Metrics
+from openfero_gitops.tracing import NO_TRACES
 from openfero_gitops.web.api.delivery_shape import DeliveryItemShape
 from openfero_gitops.web.api.shape import to_json
 from openfero_gitops.web.auth import Credentials, Guard
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from aiohttp.test_utils import TestClient
 
+    from openfero_gitops.ports import Traces
+
     Client = TestClient[web.Request, web.Application]
 
 BODY = json.dumps(group(alert("HostDown", host="a"))).encode()
@@ -50,13 +54,22 @@ def webhook(
     patience: float = 5.0,
     limits: PayloadLimits | None = None,
     causes: list[str] | None = None,
+    traces: Traces = NO_TRACES,
 ) -> contextlib.AbstractAsyncContextManager[Client]:
     """Serve the webhook alone."""
 
     def add(app: web.Application) -> None:
         reported = causes if causes is not None else []
         intake = Intake(limits or PayloadLimits(), reported.append)
-        add_webhook(app, inbox, counts or Metrics("1.2.3"), guard, intake, timeout_seconds=patience)
+        add_webhook(
+            app,
+            inbox,
+            counts or Metrics("1.2.3"),
+            guard,
+            intake,
+            timeout_seconds=patience,
+            traces=traces,
+        )
 
     return serving(add)
 
@@ -456,11 +469,14 @@ async def test_a_sender_that_never_ends_its_body() -> None:
 
 
 async def test_work_that_takes_too_long_is_cut_off() -> None:
-    """If the work takes too long, the sender gets 503 in time, and the work is cancelled."""
+    """The sender gets 503 in time, the work is cancelled, and the log line leads to the trace."""
     inbox = Inbox(pause=60)
-    async with webhook(inbox, patience=0.2) as client:
-        assert (await client.post("/alerts", data=BODY)).status == 503
+    traces = Mock(wraps=NO_TRACES, traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    with capture_logs() as log:
+        async with webhook(inbox, patience=0.2, traces=traces) as client:
+            assert (await client.post("/alerts", data=BODY)).status == 503
     assert inbox.cut_off == 1
+    assert [(line["event"], line["trace_id"]) for line in log] == [("delivery timed out", "a" * 32)]
 
 
 def test_the_senders_patience_lasts() -> None:
