@@ -17,7 +17,8 @@ COVERED := $(addprefix --cov=openfero_gitops/,audit author catalog domain jobs) 
 	--cov-report=term:skip-covered --cov-fail-under=95
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+PIP := $(BIN)/python $(INSTALL)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
@@ -36,14 +37,14 @@ endif
 
 # Without bytecode every process compiles the same modules again.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/.dev ## Run the tests (ARGS='tests/unit -k render', WORKERS=0 for one process).
+test: $(VENV)/.dev $(VENV)/.image ## Run the tests (ARGS='tests/unit -k render', WORKERS=0 for one process).
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 # Measuring doubles the time that unit tests take.
 coverage: ## Run the tests, and check that they run nearly every line of what decides.
 	@$(MAKE) test ARGS='$(COVERED)'
 
-tools: $(VENV)/.dev ## Build the programs that the tests use (once).
+tools: $(VENV)/.dev $(VENV)/.image ## Build the programs that the tests use (once).
 	@$(BIN)/python -m tests.support.tools
 
 versions: $(VENV)/.dev ## Record what older API servers say about generated Jobs (RELEASES=1.30.14).
@@ -53,7 +54,7 @@ versions: $(VENV)/.dev ## Record what older API servers say about generated Jobs
 test-deep: export PYTHONDONTWRITEBYTECODE =
 test-deep: export HYPOTHESIS_PROFILE = nightly
 test-deep: export JOBS = 20000
-test-deep: $(VENV)/.dev ## Run the property-based tests with many examples.
+test-deep: $(VENV)/.dev $(VENV)/.image ## Run the property-based tests with many examples.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/unit tests/bench \
 		tests/integration/test_many_syncs.py tests/integration/test_verdicts.py
 
@@ -95,7 +96,7 @@ chaos: $(VENV)/.dev ## Inject faults into real replicas and check the guarantees
 soak: $(VENV)/.dev ## Check that the memory of a replica does not grow (MINUTES=30).
 	@$(BIN)/python -m tests.bench.soak --minutes $(MINUTES) $(if $(KEEP),--keep $(KEEP))
 
-image: $(VENV)/.dev ## Build the container image, its SBOM and checksums (BASE=local, ARGS=--no-cache).
+image: $(VENV)/.image ## Build the container image, its SBOM and checksums (BASE=local, ARGS=--no-cache).
 	@$(BIN)/python -m scripts.build_image $(if $(BASE),--base $(BASE)) $(ARGS)
 
 image-reproducible: ## Build the container image twice without a cache, and compare (BASE=local).
@@ -115,7 +116,7 @@ node: ## Start a real node, as root: kubelet, containers, a control plane of its
 node-down: ## Stop the node and delete its data.
 	@$(PYTHON) tests/cluster/node.py down
 
-installed: $(VENV)/.dev ## Install image and chart on a real node, as root, and print what happens.
+installed: $(VENV)/.dev $(VENV)/.image ## Install image and chart on a real node, as root, and print what happens.
 	@$(BIN)/python -m pytest -n 0 -s tests/e2e/test_installed.py $(ARGS)
 
 screenshots: $(VENV)/.dev ## Draw the pictures of the pages in docs/img.
@@ -131,11 +132,12 @@ docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
 compile = CUSTOM_COMPILE_COMMAND='$(1)' $(BIN)/$(1) \
 	--quiet --no-strip-extras --no-emit-trusted-host --no-emit-find-links --no-emit-options
 locked = pip-compile --allow-unsafe --generate-hashes --no-emit-index-url$(if $(2), $(2)) \
-	--output-file=requirements/$(1).txt pyproject.toml
+	--output-file=requirements/$(1).txt $(or $(3),pyproject.toml)
 lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(call compile,$(call locked,runtime))
 	@$(call compile,$(call locked,otel,--constraint=requirements/runtime.txt --extra=otel))
 	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=otel --extra=dev))
+	@$(call compile,$(call locked,image,,requirements/image.in))
 
 dist: $(VENV)/.dev ## Build the sdist, the wheel and the packaged chart in dist/ (HELM=/path/to/helm).
 	@$(BIN)/python -m hatchling build -d dist
@@ -153,6 +155,13 @@ $(BIN)/python:
 $(VENV)/.runtime: requirements/runtime.txt | $(BIN)/python
 	@echo "installing what openfero-gitops runs on (once) ..." >&2
 	@$(PIP) -r requirements/runtime.txt
+	@touch $@
+
+# The programs that list what the image contains, in an environment of their own.
+$(VENV)/.image: requirements/image.txt | $(BIN)/python
+	@echo "installing what lists the packages of the image (once) ..." >&2
+	@$(PYTHON) -m venv $(VENV)/image
+	@$(VENV)/image/bin/python $(INSTALL) -r requirements/image.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt | $(BIN)/python

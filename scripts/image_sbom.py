@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _VERSION: Final = "1.6"
+#: The environment of the programs that list packages; see requirements/image.in.
+TOOLS: Final = Path(sys.prefix) / "image" / "bin"
 #: The files that name what is installed.
 _WANTED: Final = (
     "etc/os-release",
@@ -115,7 +117,7 @@ def _python(root: Path) -> dict[str, Any]:
     folders = {str(path.parent) for path in root.rglob("*.dist-info")}
     interpreter = root / "python"
     interpreter.write_text(
-        f'#!/bin/sh\nPYTHONPATH={":".join(sorted(folders))} exec {sys.executable} "$@"\n'
+        f'#!/bin/sh\nPYTHONPATH={":".join(sorted(folders))} exec {TOOLS / "python"} "$@"\n'
     )
     interpreter.chmod(0o755)
     command = ["cyclonedx-py", "environment", "-S", f"--spec-version={_VERSION}"]
@@ -142,8 +144,7 @@ def _tools(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _document(*command: str) -> dict[str, Any]:
-    executable = Path(sys.executable).with_name(command[0])
-    done = subprocess.run([executable, *command[1:]], capture_output=True, check=False)
+    done = subprocess.run([TOOLS / command[0], *command[1:]], capture_output=True, check=False)
     if done.returncode:
         sys.stderr.buffer.write(done.stderr)
         done.check_returncode()

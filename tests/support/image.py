@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.build_image import build
 from scripts.image_engines import Buildah
+from scripts.image_sbom import TOOLS
 from tests.support.optional import missing, require
 from tests.support.paths import ROOT
 
@@ -34,6 +35,28 @@ _SOURCES = (
     "requirements/otel.txt",
     "scripts",
 )
+
+
+#: Prints what is wrong with a document. Its libraries are not in the environment of the tests.
+_VALIDATION = """
+import pathlib, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+document = pathlib.Path(sys.argv[1]).read_text()
+print(JsonStrictValidator(SchemaVersion.V1_6).validate_str(document) or "valid")
+"""
+
+
+def validity(document: Path) -> str:
+    """Return `valid`, or what is wrong with a CycloneDX document."""
+    done = subprocess.run(
+        [TOOLS / "python", "-c", _VALIDATION, document],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr
 
 
 def can_be_built() -> bool:

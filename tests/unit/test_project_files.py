@@ -119,7 +119,7 @@ def test_renovate_can_update_a_lock_file(name: str) -> None:
     head = (ROOT / "requirements" / name).read_text().split("==")[0]
     [command] = re.findall(r"^#    pip-compile (.+)$", head, re.MULTILINE)
     *options, source = command.split()
-    assert source == "pyproject.toml"
+    assert (ROOT / source).exists()
     assert f"--output-file=requirements/{name}" in options
     assert {option.partition("=")[0] for option in options} <= REPEATABLE
 
