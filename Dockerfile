@@ -7,21 +7,13 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# The build backend and what it needs, locked like the rest; nothing of it is copied on. The two
-# secrets let pip reach a mirror with a certificate authority of its own; without them pip's
-# defaults apply.
+# The build backend and what it needs; nothing of it is copied on. The two secrets let pip reach a
+# mirror with a certificate authority of its own; without them pip's defaults apply.
+COPY requirements/build.txt requirements/
 RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    printf '%s\n' \
-        'hatchling==1.33.0 --hash=sha256:415290b84f464d2884303fca8974d38e7b85579069fab02a15db0828fbb1446d' \
-        'packaging==26.3 --hash=sha256:d7193f7c8e4e93f444fde0262bf90af30e16fa0ad0ad44cb553c87339b23cd1c' \
-        'pathspec==1.1.1 --hash=sha256:a00ce642f577bf7f473932318056212bc4f8bfdf53128c78bbd5af0b9b20b189' \
-        'pluggy==1.7.0 --hash=sha256:7dd7b0d8832ba3cb632c306926ded123429211b83641b35dc5c41ad2d34f9bec' \
-        'tomlkit==0.15.2 --hash=sha256:05562412163a3037b94497385fb7f9204c637bc605af7a48199e41cf2272f437' \
-        'trove-classifiers==2026.9.21.13 --hash=sha256:8b1ff4f9c191b1040b71c37f1e445ab99732911e3cd91de52838453a854d7a17' \
-        > build.txt \
-    && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r build.txt
+    python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt
 
 # With what exports traces. Of the package kubernetes only the asynchronous client is used; the other
 # one is as large.

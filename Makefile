@@ -137,6 +137,7 @@ lock: $(VENV)/.dev ## Update the hash-locked requirements.
 	@$(call compile,$(call locked,runtime))
 	@$(call compile,$(call locked,otel,--constraint=requirements/runtime.txt --extra=otel))
 	@$(call compile,$(call locked,dev,--constraint=requirements/runtime.txt --extra=otel --extra=dev))
+	@$(call compile,$(call locked,build,,requirements/build.in))
 	@$(call compile,$(call locked,image,,requirements/image.in))
 
 dist: $(VENV)/.dev ## Build the sdist, the wheel and the packaged chart in dist/ (HELM=/path/to/helm).

@@ -32,6 +32,7 @@ _SOURCES = (
     "openfero_gitops",
     "operarios-example",
     "pyproject.toml",
+    "requirements/build.txt",
     "requirements/otel.txt",
     "scripts",
 )

@@ -98,6 +98,13 @@ def test_workflows_run_targets_that_exist() -> None:
     assert run <= targets
 
 
+def test_the_wheel_is_tested_with_the_build_backend_of_the_image() -> None:
+    """Both lock files have one version of it."""
+    files = [ROOT / "requirements" / name for name in ("build.txt", "dev.txt")]
+    versions = {re.findall(r"^hatchling==\S+", file.read_text(), re.MULTILINE)[0] for file in files}
+    assert len(versions) == 1
+
+
 def test_the_organization_is_spelled_as_github_spells_it() -> None:
     """A certificate of cosign has GitHub's spelling, and is compared with upper and lower case."""
     texts = [
