@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,7 +32,6 @@ from tests.support.optional import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 #: Characters of a parameter in the name of its test.
@@ -187,9 +187,7 @@ def kwok(kubectl: Kubectl) -> None:
 
 
 @pytest.fixture(scope="module")
-def real_node(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Node]:
+def real_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """Give a node that runs containers, with a control plane of its own, for the tests of a file.
 
     They run in its network: what they start, and the addresses they connect to, are the node's.
@@ -197,8 +195,17 @@ def real_node(
     if need := lacking():
         missing("a node with a kubelet", need)
     require_binaries(request.config)
-    with Node(tmp_path_factory.mktemp("node")) as node, node.network():
-        yield node
+    # Not in /tmp, which may be a tmpfs.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    nodes = cache / "openfero-gitops" / "node"
+    for process in nodes.glob("*"):
+        if not Path("/proc", process.name).exists():  # it was killed
+            Node(process).stop()
+    with Node(nodes / str(os.getpid())) as node:
+        with node.network():
+            yield node
+        plane = ControlPlane(node.kubeconfig.parent)
+        check_rights(plane.audit_log)
 
 
 @pytest.fixture(scope="module")

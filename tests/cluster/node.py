@@ -10,8 +10,8 @@ rule or mount of the machine. Its first process ends everything: SIGKILL to it e
 Needs root, and the programs in `PROGRAMS`. Linux and the standard library only.
 
 Pods have addresses and reach Services and the node. Nothing enforces NetworkPolicies, and no image
-is ever pulled: `import_images` brings them. Pods ask the node for names; `tests.support.names`
-answers.
+is ever pulled: there is `TOOLS_IMAGE`, and `import_images` brings others. Pods ask the node for
+names; `tests.support.names` answers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import select
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.cluster.cgroups import enable_controllers, remove_groups
 from tests.cluster.controlplane import (
     COMPONENTS,
     LOOPBACK,
@@ -42,16 +44,19 @@ from tests.cluster.controlplane import (
     free_port,
     tail,
 )
+from tests.support.tools_image import static_busybox, write_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Self
 
-DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / ".node"
+HERE = Path(__file__).resolve().parent
+DEFAULT_DIRECTORY = HERE.parents[1] / ".node"
 NODE = "node"
 ADDRESS = "172.30.0.1"
 PODS = "10.244.0.0/24"
-SANDBOX_IMAGE = "localhost/pause:1"
+#: Busybox and kubectl. The sandbox of each Pod is a container of it, too.
+TOOLS_IMAGE = "localhost/tools:1"
 CNI_PLUGINS = Path("/usr/lib/cni")
 #: Each program, and the Debian package that has it.
 PROGRAMS = {
@@ -63,6 +68,8 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
+#: The node has folders of its own there, which hide those of the machine.
+_HIDDEN = ("/run", "/var/lib", "/var/log")
 _SOCKET = "/run/containerd/containerd.sock"
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 
@@ -74,7 +81,19 @@ def lacking() -> str:
     packages = {package for name, package in PROGRAMS.items() if shutil.which(name) is None}
     if not (CNI_PLUGINS / "ptp").exists():
         packages.add("containernetworking-plugins")
-    return f"apt-get install {' '.join(sorted(packages))}" if packages else ""
+    if static_busybox() is None:
+        packages.add("busybox-static")
+    if packages:
+        return f"apt-get install {' '.join(sorted(packages))}"
+    return lacking_privileges()
+
+
+def lacking_privileges() -> str:
+    """Return how root gets what it lacks for namespaces and mounts; empty: nothing."""
+    tried = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
+    if subprocess.run(tried, capture_output=True, check=False).returncode:
+        return "run in a privileged container (docker run --privileged), or on a machine"
+    return ""
 
 
 class Node:
@@ -83,7 +102,8 @@ class Node:
     As a context manager it starts, ends and removes everything.
 
     Args:
-        directory: where everything lies: `kubeconfig`, `logs/`, the images. Not on tmpfs.
+        directory: where everything lies: `kubeconfig`, `logs/`, the images. On a disk: a tmpfs
+            keeps every image, and each container's copy of it, in memory.
         detached: it outlives this process. Otherwise it ends with it, even if that is killed.
     """
 
@@ -92,6 +112,7 @@ class Node:
         self.kubeconfig = self.directory / "plane" / "kubeconfig"
         self.logs = self.directory / "logs"
         self._first = self.directory / "first.pid"
+        self._claim = self.directory / "node"  # in each folder that may be deleted
         self._detached = detached
         self._keeper: subprocess.Popen[bytes] | None = None
 
@@ -124,9 +145,14 @@ class Node:
             raise ControlPlaneError(f"a node cannot run here: {need}")
         if self.pid:
             raise ControlPlaneError(f"a node runs in {self.directory} already")
-        binaries()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        self.logs.mkdir(parents=True)
+        for path, hidden in itertools.product((self.directory, HERE, binaries()), _HIDDEN):
+            if path.is_relative_to(hidden):
+                raise ControlPlaneError(f"{path} is not seen by a node: it has its own {hidden}")
+        self._remove()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._claim.touch()
+        self.logs.mkdir()
+        enable_controllers()
         inside = [sys.executable, __file__, "--dir", self.directory]
         inside.append("inside-detached" if self._detached else "inside")
         separate = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -141,6 +167,7 @@ class Node:
             )
         try:
             self._wait_until_ready(log)
+            self._import_tools()
         except BaseException:
             self.stop()
             raise
@@ -156,11 +183,19 @@ class Node:
             self._keeper = None
         while self.pid:
             time.sleep(0.05)
-        # Groups of containers that were killed: those that are empty can be removed.
-        for hierarchy in Path("/sys/fs/cgroup").glob("*/k8s.io"):
-            for group in sorted(hierarchy.glob("**/"), reverse=True):
-                with contextlib.suppress(OSError):
-                    group.rmdir()
+        remove_groups()
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove the directory.
+
+        Raises:
+            ControlPlaneError: it holds something else than a node.
+        """
+        if not self.directory.exists():
+            return
+        if not self._claim.exists() and any(self.directory.iterdir()):
+            raise ControlPlaneError(f"{self.directory} holds something else: name another folder")
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -199,6 +234,15 @@ class Node:
         if ran.returncode:
             raise ControlPlaneError(f"{archive} was not imported: {ran.stderr.strip()}")
 
+    def _import_tools(self) -> None:
+        """Import the image without which no Pod starts."""
+        busybox = static_busybox()
+        assert busybox is not None
+        archive = self.directory / "tools.tar"
+        write_tools(archive, busybox, binaries() / "kubectl", [TOOLS_IMAGE])
+        self.import_images(archive)
+        archive.unlink()
+
     def _wait_until_ready(self, log: Path) -> None:
         """Wait for what the first process writes when the node is ready."""
         assert self._keeper is not None
@@ -215,10 +259,17 @@ class Node:
 
 
 class _Inside:
-    """What the first process of the namespaces does."""
+    """What the first process of the namespaces does.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: that of the node.
+        detached: it goes on when the process that started it is gone.
+    """
+
+    def __init__(self, directory: Path, *, detached: bool) -> None:
         self.directory = directory
+        self._watched = [] if detached else [sys.stdin]
+        self._deadline = time.monotonic() + PATIENCE
         self._binaries = binaries()
         self._kubeconfig = directory / "plane" / "kubeconfig"
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
@@ -269,13 +320,10 @@ class _Inside:
             self._check("kubelet")
             self._check("kube-proxy")
 
-    def wait(self, *, detached: bool) -> None:
+    def wait(self) -> None:
         """Adopt orphans, and return when the process that started this one is gone."""
         (self.directory / "ready").touch()
-        while True:
-            watched = [] if detached else [sys.stdin]
-            if select.select(watched, [], [], 0.5)[0]:
-                return
+        while not self._is_left(0.5):
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG) != (0, 0):
                     pass
@@ -283,7 +331,7 @@ class _Inside:
     def _mount(self) -> None:
         """Give the parts folders of their own where their paths cannot be configured."""
         _run("mount", "--make-rshared", "/")
-        for folder in ("/run", "/var/lib", "/var/log"):
+        for folder in _HIDDEN:
             _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
         kubelet = Path("/var/lib/kubelet")
         for folder in (kubelet, self.directory / "kubelet"):
@@ -338,7 +386,7 @@ disabled_plugins = [
 [grpc]
   address = "{_SOCKET}"
 [{cri}]
-  sandbox_image = "{SANDBOX_IMAGE}"
+  sandbox_image = "{TOOLS_IMAGE}"
   restrict_oom_score_adj = true
   disable_apparmor = true
 [{cri}.cni]
@@ -398,11 +446,22 @@ disabled_plugins = [
             )
 
     def _check(self, name: str) -> None:
-        """Wait a moment for a program that still has to run."""
+        """Wait a moment for a program that still has to run.
+
+        Raises:
+            ControlPlaneError: it has ended, it takes too long, or nobody waits for it.
+        """
         if self._programs[name].poll() is not None:
             log = self.directory / "logs" / f"{name}.log"
             raise ControlPlaneError(f"{name} ended; the end of {log}:\n{tail(log)}")
-        time.sleep(0.1)
+        if self._is_left(0.1):
+            raise ControlPlaneError("the process that started this node is gone")
+        if time.monotonic() > self._deadline:
+            raise ControlPlaneError(f"not ready within {PATIENCE} s: {name}")
+
+    def _is_left(self, seconds: float) -> bool:
+        """Wait a moment; return whether the process that started this one is gone."""
+        return bool(select.select(self._watched, [], [], seconds)[0])
 
     @staticmethod
     def _is_ready(plane: ControlPlane) -> bool:
@@ -440,9 +499,9 @@ def _snapshotter(directory: Path) -> str:
 
 def inside(directory: Path, *, detached: bool) -> int:
     """Be the first process of the namespaces."""
-    parts = _Inside(directory)
+    parts = _Inside(directory, detached=detached)
     parts.start()
-    parts.wait(detached=detached)
+    parts.wait()
     return 0
 
 
@@ -451,7 +510,9 @@ def up(directory: Path) -> int:
     node = Node(directory, detached=True)
     if not node.pid:
         node.start()
-    print(f"it runs: {__file__} --dir {directory} run kubectl get nodes")
+    command = f"{__file__} --dir {directory}"
+    print(f"it runs: {command} run kubectl get nodes")
+    print(f"images: {TOOLS_IMAGE}, and what {command} import ARCHIVE brings (of make image)")
     return 0
 
 

@@ -22,7 +22,7 @@ from playwright.async_api import expect
 
 from openfero_gitops.domain import keys
 from tests.cluster.controlplane import LOOPBACK, binaries
-from tests.cluster.node import ADDRESS, SANDBOX_IMAGE, Node
+from tests.cluster.node import ADDRESS, Node
 from tests.support.chart import NAME, RELEASE, helm
 from tests.support.chromium import chromium
 from tests.support.cluster import Kubectl, KubectlError
@@ -49,7 +49,7 @@ from tests.support.names import name_server
 from tests.support.process import Process, free_port
 from tests.support.replica import alert, group
 from tests.support.sending import Deliveries
-from tests.support.tools_image import write_tools
+from tests.support.tools_image import static_busybox, write_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,9 @@ def installation(
     folder = tmp_path_factory.mktemp("installation")
     transcript = Transcript()
     kubectl = Kubectl(binaries() / "kubectl", real_node.kubeconfig)
-    write_tools(folder / "tools.tar", binaries() / "kubectl", [*IMAGES, SANDBOX_IMAGE])
+    busybox = static_busybox()
+    assert busybox is not None
+    write_tools(folder / "tools.tar", busybox, binaries() / "kubectl", IMAGES)
     for each in (folder / "tools.tar", image_archive):
         real_node.import_images(each)
     size = image_archive.stat().st_size >> 20

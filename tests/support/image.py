@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from scripts.build_image import build
 from scripts.image_engines import Buildah
 from scripts.image_sbom import TOOLS
+from tests.cluster.node import lacking_privileges
 from tests.support.optional import missing, require
 from tests.support.paths import ROOT
 
@@ -62,7 +63,8 @@ def validity(document: Path) -> str:
 
 def can_be_built() -> bool:
     """Return whether this machine can build the image."""
-    return os.geteuid() == 0 and all(map(shutil.which, ("buildah", "mmdebstrap")))
+    programs = ("buildah", "mmdebstrap", "unshare")
+    return os.geteuid() == 0 and all(map(shutil.which, programs)) and not lacking_privileges()
 
 
 def require_image() -> Path:
@@ -74,6 +76,8 @@ def require_image() -> Path:
         missing("root", "run the tests as root to build the image")
     require("buildah", "apt-get install buildah", "buildah")
     require("mmdebstrap", "apt-get install mmdebstrap", "mmdebstrap")
+    if need := lacking_privileges():
+        missing("the right to mount", need)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     images = cache / "openfero-gitops" / "image"
     images.mkdir(parents=True, exist_ok=True)
