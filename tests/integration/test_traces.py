@@ -70,6 +70,7 @@ async def _play(folder: Path) -> Story:
                     kubeconfig=kubeconfig,
                     namespace=NAMESPACE,
                     repository=repository.url,
+                    roles=False,  # the cluster in memory has no RBAC
                     environment={
                         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
                         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
