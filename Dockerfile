@@ -36,6 +36,8 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
         install --no-compile --no-deps --no-index --find-links /wheels openfero-gitops \
     && PYTHONHASHSEED=0 /opt/openfero-gitops/bin/python -m compileall -q \
         --invalidation-mode unchecked-hash -x 'aio/client/(api|models)/' /opt/openfero-gitops/lib
+# To recognize it among the images without a name that a build leaves.
+LABEL org.opencontainers.image.title="openfero-gitops"
 
 
 FROM ${BASE}
@@ -43,8 +45,10 @@ FROM ${BASE}
 # tini reaps what a killed fetch leaves behind (ssh, git-remote-https): as process 1 the
 # controller would inherit them and keep them as zombies. ssh refuses a user ID without a name,
 # which libnss-wrapper gives to any. gpg and ssh-keygen check signatures. Nothing needs a
-# set-user-ID program. Logs and caches would make each build another image.
+# set-user-ID program, nor pip or the wheels from which venv would install it. Logs and caches
+# would make each build another image.
 RUN apt-get update \
+    && apt-get upgrade --yes --no-install-recommends \
     && apt-get install --yes --no-install-recommends \
         ca-certificates \
         git \
@@ -54,6 +58,7 @@ RUN apt-get update \
         tini \
     && if python3 -m pip --version 2>/dev/null; then \
         python3 -m pip uninstall --yes --root-user-action ignore pip; fi \
+    && find / -xdev -name 'pip-*.whl' -delete \
     && echo 'openfero:x:65532:' >> /etc/group \
     && echo 'openfero:x:65532:65532::/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
     && install --directory --owner 65532 --group 0 --mode 0770 /var/cache/openfero-gitops \

@@ -19,10 +19,23 @@ from typing import Final
 from openfero_gitops import __version__
 from scripts.image_engines import EngineError, Recipe, find_engine, local_base
 from scripts.image_sbom import bill_of_materials
+from scripts.pip_access import pip_secrets
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 NAME: Final = "openfero-gitops"
 LOCAL: Final = "local"
+#: What the image is made of.
+SOURCES: Final = (
+    ".dockerignore",
+    "Dockerfile",
+    "LICENSE",
+    "NOTICE",
+    "openfero_gitops",
+    "operarios-example",
+    "pyproject.toml",
+    "requirements/build.txt",
+    "requirements/otel.txt",
+)
 
 
 def main() -> int:
@@ -53,16 +66,18 @@ def build(output: Path, reference: str, *, base: str = "", cached: bool = True) 
     """Build the image, and return the path of its archive.
 
     Raises:
-        EngineError: neither buildah nor docker is installed, or a build fails.
+        EngineError: neither buildah nor docker is installed, a build fails, or the commit cannot be
+            read.
     """
     engine = find_engine()
     arguments = {"VERSION": __version__}
     if base:
-        arguments["BASE"] = local_base(engine) if base == LOCAL else base
-    revision, epoch = _commit()
+        arguments["BASE"] = local_base(engine, cached=cached) if base == LOCAL else base
+    revision, epoch = commit_of(ROOT)
     arguments["REVISION"] = revision
     arguments["CREATED"] = datetime.fromtimestamp(epoch, UTC).isoformat()
-    engine.build(Recipe(ROOT, reference, arguments, epoch, _secrets(), cached))
+    with pip_secrets() as secrets:
+        engine.build(Recipe(ROOT, reference, arguments, epoch, secrets, cached))
 
     output.mkdir(parents=True, exist_ok=True)
     archive = output / f"{NAME}-{__version__}-image.tar"
@@ -80,21 +95,32 @@ def build(output: Path, reference: str, *, base: str = "", cached: bool = True) 
     return archive
 
 
-def _commit() -> tuple[str, int]:
-    """Return the commit and its time, or SOURCE_DATE_EPOCH; outside of a repository 1970."""
-    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%H %ct"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    revision, _, seconds = (done.stdout.strip() or "unknown 0").partition(" ")
+def commit_of(folder: Path) -> tuple[str, int]:
+    """Return the commit and its time, or SOURCE_DATE_EPOCH; outside of a repository 1970.
+
+    The commit has the suffix `-dirty` if the sources of the image differ from it.
+
+    Raises:
+        EngineError: Git refuses to read the repository.
+    """
+    revision, seconds = "unknown", "0"
+    if (folder / ".git").exists():
+        revision, seconds = _git(folder, "log", "-1", "--format=%H %ct").split()
+        if _git(folder, "status", "--porcelain", "--", *SOURCES):
+            revision += "-dirty"
     return revision, int(os.environ.get("SOURCE_DATE_EPOCH", seconds))
 
 
-def _secrets() -> dict[str, Path]:
-    """Return pip's configuration and the certificate authorities, where they are not the usual."""
-    paths = {
-        "pip-conf": os.environ.get("PIP_CONFIG_FILE", "/etc/pip.conf"),
-        "ca-certificates": os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE", ""),
-    }
-    return {name: Path(path) for name, path in paths.items() if Path(path).is_file()}
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise EngineError("the commit is part of the image; install git") from None
+    if done.returncode:
+        raise EngineError(f"the commit is part of the image, but Git says: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _sha256(path: Path) -> str:

@@ -150,16 +150,16 @@ _PACKAGES: Final = "ca-certificates,python3,python3-venv"
 _SUITE: Final = "bookworm"
 
 
-def local_base(engine: Engine) -> str:
+def local_base(engine: Engine, *, cached: bool) -> str:
     """Return a base image made of Debian's packages, for machines that reach no registry.
 
-    It is made once, and again when its reference changes.
+    With `cached` it is made once, and again when its reference changes.
 
     Raises:
         EngineError: mmdebstrap is missing, or fails.
     """
-    reference = f"localhost/debian-python:{_SUITE}-1"
-    if engine.has(reference):
+    reference = f"localhost/debian-python:{_SUITE}-2"
+    if cached and engine.has(reference):
         return reference
     if (mmdebstrap := shutil.which("mmdebstrap")) is None:
         raise EngineError("BASE=local is made with mmdebstrap; install it")
@@ -169,7 +169,9 @@ def local_base(engine: Engine) -> str:
         # Licenses are kept: an image must carry them.
         unused += ["--dpkgopt=path-exclude=/usr/share/doc/*"]
         unused += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
-        options = ["--variant=minbase", f"--include={_PACKAGES}", *unused]
+        # They come from this machine.
+        own = '--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
+        options = ["--variant=minbase", f"--include={_PACKAGES}", *unused, own]
         _run(mmdebstrap, *options, _SUITE, str(root))
         engine.add(root, reference)
     return reference

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import openfero_gitops
+from scripts.build_image import commit_of
 from tests.support.image import mounted_image, require_image, validity
 from tests.support.paths import ROOT
 
@@ -55,7 +56,9 @@ def test_the_configuration_says_what_runs_and_from_which_commit(image: Image) ->
     assert configuration["Cmd"] == ["serve"]
     labels = configuration["Labels"]
     assert labels["org.opencontainers.image.version"] == openfero_gitops.__version__
-    assert re.fullmatch(r"[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
+    revision, _ = commit_of(ROOT)
+    suffix = "-dirty" if revision.endswith("-dirty") else ""
+    assert re.fullmatch(r"[0-9a-f]{40}" + suffix, labels["org.opencontainers.image.revision"])
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.source"].endswith("github.com/OpenFero/openfero-gitops")
     assert f"IMAGE_REVISION={labels['org.opencontainers.image.revision']}" in configuration["Env"]
@@ -97,9 +100,17 @@ def test_the_image_has_nothing_that_raises_rights_or_builds_programs(image: Imag
     programs = {path.name for path in files if path.parent.name in {"bin", "sbin"}}
     assert [name for name in programs if COMPILERS.fullmatch(name)] == []
     assert [path for path in image.root.rglob("pip") if path.is_dir()] == []
+    assert [*image.root.rglob("pip*.whl")] == []
     assert [*(image.root / "root").glob(".cache")] == []
     assert [*(image.root / "var/lib/apt/lists").glob("*_Packages*")] == []
     assert [*(image.root / "var/log").glob("*.log")] == []
+
+
+def test_the_image_says_nothing_about_the_machine_that_built_it(image: Image) -> None:
+    """Neither the name of the machine nor its name servers are in the image."""
+    for name in ("etc/hostname", "etc/resolv.conf"):
+        path = image.root / name
+        assert not path.exists() or not path.read_text()
 
 
 def test_python_does_not_compile_at_each_start(image: Image) -> None:

@@ -10,13 +10,13 @@ import os
 import shutil
 import subprocess
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.build_image import build
-from scripts.image_engines import Buildah
+from scripts.build_image import SOURCES, build, commit_of
+from scripts.image_engines import Buildah, EngineError
 from scripts.image_sbom import TOOLS
 from tests.cluster.node import lacking_privileges
 from tests.support.optional import missing, require
@@ -26,16 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 REFERENCE = "localhost/openfero-gitops:ci"
-_SOURCES = (
-    "Dockerfile",
-    "LICENSE",
-    "NOTICE",
-    "openfero_gitops",
-    "operarios-example",
-    "pyproject.toml",
-    "requirements/build.txt",
-    "requirements/otel.txt",
-    "scripts",
+#: Its containers are named after the processes that use them.
+_CONTAINER = "openfero-gitops-test-"
+#: What else decides what the build makes of its sources, and of the list of packages.
+_SCRIPTS = (
+    "requirements/image.txt",
+    "scripts/build_image.py",
+    "scripts/image_*.py",
+    "scripts/pip_access.py",
 )
 
 
@@ -88,19 +86,39 @@ def require_image() -> Path:
             for outdated in sorted(images.glob("*/"), key=lambda path: path.stat().st_mtime)[:-1]:
                 shutil.rmtree(outdated)
             build(folder, REFERENCE, base="local")
+            _prune(Buildah("buildah"))
     return folder
 
 
+def _prune(buildah: Buildah) -> None:
+    """Remove from the storage what former builds, and tests that were killed, have left."""
+    for container in json.loads(buildah.run("containers", "--json")) or ():
+        name = container["containername"]
+        process = name.removeprefix(_CONTAINER)
+        if process != name and not Path("/proc", process).exists():
+            buildah.run("rm", name)
+    # Those of the same commit are kept: a further build uses their layers.
+    label = "label=org.opencontainers.image.title=openfero-gitops"
+    filters = [f"--filter={each}" for each in ("dangling=true", label, f"before={REFERENCE}")]
+    for image in buildah.run("images", "--quiet", "--no-trunc", *filters).split():
+        with suppress(EngineError):  # a test uses it
+            buildah.run("rmi", image)
+
+
 def _key() -> str:
-    """Return a digest of the files that the image is built from."""
+    """Return a digest of the files that the image is built from, and of whether they are committed.
+
+    The image says so. It names the commit in which its sources were last built.
+    """
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *_SOURCES],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *SOURCES, *_SCRIPTS],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    digest = hashlib.sha256()
+    revision, _ = commit_of(ROOT)
+    digest = hashlib.sha256(str(revision.endswith("-dirty")).encode())
     for name in sorted(set(listed.stdout.splitlines())):
         if (path := ROOT / name).is_file():
             digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -160,7 +178,8 @@ def mounted_image() -> Iterator[Image]:
     [archive] = require_image().glob("*-image.tar")
     # Not by the image's name or ID: the storage may have lost it since it was built.
     buildah = Buildah("buildah")
-    container = buildah.run("from", f"docker-archive:{archive}").strip()
+    name = f"--name={_CONTAINER}{os.getpid()}"
+    container = buildah.run("from", name, f"docker-archive:{archive}").strip()
     try:
         yield Image(_configuration(archive), Path(buildah.run("mount", container).strip()))
     finally:

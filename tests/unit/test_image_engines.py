@@ -21,7 +21,7 @@ def program(folder: Path, name: str, script: str = "exit 0") -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the only folder in PATH; with it, every file system is ext4."""
+    """Return the only folder in PATH, with `stat`, to which every file system is ext4."""
     folder = tmp_path / "bin"
     program(folder, "stat", "echo ext2/ext3")
     monkeypatch.setenv("PATH", str(folder))
