@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import subprocess
+import sys
 import textwrap
 import time
 from datetime import UTC, datetime
@@ -218,7 +220,8 @@ def kubectl_proxy(node: Node, folder: Path) -> Iterator[str]:
 def test_nothing_is_lost_or_healed_twice_while_replicas_change(installation: Installation) -> None:
     """The leader is deleted, the release upgraded, a replica evicted: each alert is healed once.
 
-    No delivery is refused, and the PodDisruptionBudget keeps one of two replicas.
+    No delivery is lost: what is answered with 503, Alertmanager repeats. The PodDisruptionBudget
+    keeps one of two replicas.
     """
     say, kubectl = installation.transcript.say, installation.kubectl
     url, token = installation.url, installation.token
@@ -255,6 +258,20 @@ def test_nothing_is_lost_or_healed_twice_while_replicas_change(installation: Ins
     say(f"{len(healed)} alerts, {len(jobs)} Jobs, each of which succeeded once")
 
 
+def test_audit_verifies_each_job(installation: Installation) -> None:
+    """`audit --verify`, run outside of the cluster, renders each Job again from its commit."""
+    cluster = ("--kubeconfig", installation.node.kubeconfig, "--namespace", JOBS)
+    prove = ("--verify", "--repo", installation.repository.folder)
+    active = ("--controller-namespace", NAMESPACE)  # which records the active commits
+    audit = [sys.executable, "-m", "openfero_gitops", "audit", *cluster, *prove, *active]
+    done = subprocess.run(audit, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    count = len(installation.jobs(CRASH_LOOPING) + installation.jobs(PROBE))
+    said = done.stdout.splitlines()[-1]
+    assert said == f"{count} remediations, {count} verified"
+    installation.transcript.say(f"audit --verify: {said}")
+
+
 def test_an_uninstalled_release_leaves_its_record(installation: Installation) -> None:
     """Jobs stay, and what the README names; installed again over them, nothing is healed twice."""
     say, kubectl = installation.transcript.say, installation.kubectl
@@ -262,6 +279,12 @@ def test_an_uninstalled_release_leaves_its_record(installation: Installation) ->
     assert installation.deliver(kept) == "created"
     jobs = wait_for(lambda: all_ended(installation.jobs(PROBE)), "the Job ended")
     before = {job["metadata"]["uid"] for job in jobs}
+    jobs_namespace = f"namespace/{JOBS}"
+    assert {each.partition(".")[0] for each in cluster_wide(kubectl)} == {
+        jobs_namespace,
+        "validatingadmissionpolicy",
+        "validatingadmissionpolicybinding",
+    }
     helm(
         *("uninstall", RELEASE, "--wait", f"--timeout={PATIENCE}s"),
         kubeconfig=installation.node.kubeconfig,
@@ -280,10 +303,10 @@ def test_an_uninstalled_release_leaves_its_record(installation: Installation) ->
     )
     documented |= {"configmap/openfero-dry-runs", f"pod/{NAME}-test", *labelled.split()}
     assert set(left) <= documented
-    ours = f"app.kubernetes.io/instance={RELEASE}"
-    cluster_wide = "clusterroles,clusterrolebindings,validatingadmissionpolicies"
-    bindings = "validatingadmissionpolicybindings"
-    assert not kubectl("get", f"{cluster_wide},{bindings}", "-l", ours, "-o", "name")
+    assert cluster_wide(kubectl) == [jobs_namespace]
+    mine = applied(installation)
+    others = [each for each in remaining(kubectl, JOBS) if each not in mine]
+    assert {each.partition("/")[0] for each in others} <= {"job.batch", "pod"}
     assert {job["metadata"]["uid"] for job in installation.jobs(PROBE)} == before
     installation.helm("install")
     assert installation.deliver(kept) == "exists"
@@ -352,6 +375,22 @@ def remaining(kubectl: Kubectl, namespace: str) -> list[str]:
         for name in names
         if name not in ("configmap/kube-root-ca.crt", "serviceaccount/default")
     ]
+
+
+def cluster_wide(kubectl: Kubectl) -> list[str]:
+    """Return what the release has outside of namespaces."""
+    kinds = kubectl("api-resources", "--namespaced=false", "--verbs=list", "-o", "name").split()
+    ours = f"app.kubernetes.io/instance={RELEASE}"
+    return kubectl("get", ",".join(kinds), "-l", ours, "-o", "name").split()
+
+
+def applied(installation: Installation) -> list[str]:
+    """Return the names of what the repository has for people to apply."""
+    folder = installation.repository.folder
+    files = (("-k", folder), ("-f", folder / "probe" / "rbac.yaml"))
+    named = ("apply", "--dry-run=client", "-o", "name")
+    lines = [installation.kubectl(*named, flag, str(path)) for flag, path in files]
+    return "".join(lines).split()
 
 
 def documented_configuration(installation: Installation, folder: Path) -> dict[str, Any]:

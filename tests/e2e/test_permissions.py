@@ -517,6 +517,37 @@ def test_the_table_lists_what_the_roles_grant() -> None:
     assert len({str(permission) for permission in PERMISSIONS}) == len(PERMISSIONS)
 
 
+@pytest.mark.parametrize(
+    "values", [VALUES, ALL_VALUES, {**ALL_VALUES, "allowedNamespaces": ["payments", "shop"]}]
+)
+def test_the_controller_alone_has_roles_and_none_of_the_whole_cluster(
+    values: dict[str, Any],
+) -> None:
+    """Each Role is in the table and bound once, to the controller; there is no ClusterRole."""
+    objects = render_chart("openfero", values)
+    roles, bindings = (
+        {
+            (each["metadata"]["namespace"], each["metadata"]["name"]): each
+            for each in objects
+            if each["kind"] == kind
+        }
+        for kind in ("Role", "RoleBinding")
+    )
+    assert {each["kind"] for each in objects if "Role" in each["kind"]} == {"Role", "RoleBinding"}
+    assert {namespace for namespace, _ in roles} == {
+        "openfero",
+        "openfero-jobs",
+        *values.get("allowedNamespaces", ()),
+    }
+    assert bindings.keys() == roles.keys()
+    controller = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "openfero"}
+    for (_, name), binding in bindings.items():
+        group = "rbac.authorization.k8s.io"
+        assert binding["roleRef"] == {"apiGroup": group, "kind": "Role", "name": name}
+        assert binding["subjects"] == [controller]
+    assert {*granted([*roles.values()])} <= {permission.key for permission in PERMISSIONS}
+
+
 @pytest.mark.parametrize("permission", PERMISSIONS, ids=str)
 def test_something_fails_without_a_permission(world: World, permission: ChartPermission) -> None:
     """What the table says fails, since this permission is asked for; nothing else is forbidden."""

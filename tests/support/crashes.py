@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 
-from tests.support.monitoring import LOOPBACK
+from tests.support.monitoring import Exporter
 
 _METRIC = "kube_pod_container_status_restarts_total"
 
 
-class ContainerRestarts:
+class ContainerRestarts(Exporter):
     """Serves how often containers were restarted, read anew from the cluster for each request.
 
     The metric and its labels are those of kube-state-metrics.
@@ -24,41 +21,8 @@ class ContainerRestarts:
     """
 
     def __init__(self, api: str, namespace: str) -> None:
-        exporter = self
-
-        class Answer(BaseHTTPRequestHandler):
-            """Answers each request with the metrics."""
-
-            def do_GET(self) -> None:
-                content = exporter.metrics().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Log nothing."""
-
+        super().__init__(self.metrics)
         self._pods = f"{api}/api/v1/namespaces/{namespace}/pods"
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Answer)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        """Serve the metrics."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the server."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def address(self) -> str:
-        """Where Prometheus scrapes it, as HOST:PORT."""
-        return f"{LOOPBACK}:{self._server.server_port}"
 
     def metrics(self) -> str:
         """Return a counter for each container of the namespace, in Prometheus' text format."""

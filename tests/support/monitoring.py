@@ -13,7 +13,7 @@ from tests.support.optional import require_alertmanager, require_prometheus
 from tests.support.process import Process, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -158,22 +158,19 @@ def _get(url: str) -> Any:
         return json.load(answer)
 
 
-class Hosts:
-    """Hosts with problems, as an exporter on loopback shows them to Prometheus.
+class Exporter:
+    """Serves metrics on loopback, made anew for each request.
 
-    A problem has the name of the alert that it causes.
+    Args:
+        metrics: returns them in Prometheus' text format.
     """
 
-    def __init__(self) -> None:
-        """Have no problems."""
-        self._problems: dict[tuple[str, str], bool] = {}
-        exporter = self
-
+    def __init__(self, metrics: Callable[[], str]) -> None:
         class Answer(BaseHTTPRequestHandler):
             """Answers each request with the metrics."""
 
             def do_GET(self) -> None:
-                content = exporter.metrics().encode()
+                content = metrics().encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Length", str(len(content)))
@@ -201,6 +198,18 @@ class Hosts:
     def address(self) -> str:
         """Where Prometheus scrapes it, as HOST:PORT."""
         return f"{LOOPBACK}:{self._server.server_port}"
+
+
+class Hosts(Exporter):
+    """Hosts with problems, as an exporter shows them to Prometheus.
+
+    A problem has the name of the alert that it causes.
+    """
+
+    def __init__(self) -> None:
+        """Have no problems."""
+        super().__init__(self.metrics)
+        self._problems: dict[tuple[str, str], bool] = {}
 
     def have(self, problem: str, host: str) -> None:
         """Let a host have a problem."""

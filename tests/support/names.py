@@ -32,5 +32,6 @@ def name_server(folder: Path, name: str, address: str) -> Iterator[None]:
         "--local=/local/",
         f"--host-record={name}.cluster.local,{address}",
     ]
-    with Process(argv, log=folder / "dnsmasq.log"):
+    # It takes connections as well as datagrams.
+    with Process(argv, log=folder / "dnsmasq.log", port=53, host=ADDRESS):
         yield

@@ -33,7 +33,8 @@ class Process:
     Args:
         argv: the command.
         log: file that its output is appended to.
-        port: wait until a connection to this loopback port is accepted.
+        port: wait until a connection to this port is accepted.
+        host: the address of the port, as a number.
         url: wait until a GET of this http address is answered with 2xx or 3xx.
         env: its whole environment; without it, this process's.
         cwd: where it runs.
@@ -46,6 +47,7 @@ class Process:
         *,
         log: Path,
         port: int | None = None,
+        host: str = LOOPBACK,
         url: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
@@ -54,6 +56,7 @@ class Process:
         self.argv = [str(word) for word in argv]
         self.log = log
         self._port = port
+        self._host = host
         self._url = url
         self._env = env
         self._cwd = cwd
@@ -166,7 +169,7 @@ class Process:
     def _answers(self) -> bool:
         try:
             if self._port is not None:
-                socket.create_connection((LOOPBACK, self._port), timeout=1).close()
+                socket.create_connection((self._host, self._port), timeout=1).close()
             if self._url is not None:
                 return _get(self._url) < http.HTTPStatus.BAD_REQUEST
         except (OSError, http.client.HTTPException):
