@@ -7,11 +7,12 @@ A value is described by the comment above it, in the format of helm-docs: a line
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import yaml
+
+from scripts.chart_readme import with_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,16 +86,7 @@ def chart_readme(chart: Path) -> str:
     table = "| Value | Default | Description |\n|---|---|---|\n" + "".join(
         f"| `{value.name}` | {value.default} | {_cell(value.description)} |\n" for value in values
     )
-    written, count = re.subn(
-        f"{re.escape(_BEGIN)}.*{re.escape(_END)}",
-        lambda _: f"{_BEGIN}\n{table}\n{_END}",
-        text,
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        message = f"README.md of the chart must have one table between {_BEGIN!r} and {_END!r}"
-        raise ValueError(message)
-    return written
+    return with_table(text, _BEGIN, _END, table)
 
 
 def _cell(text: str) -> str:

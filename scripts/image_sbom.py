@@ -1,6 +1,6 @@
 """The list of what an image contains, as CycloneDX: Debian's packages and Python's.
 
-It is read from the image's archive, so it lists what is installed, and not what was asked for.
+It is read from the image's archive, so it lists what is installed, not what was requested.
 """  # noqa: INP001 - imported by a script
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def test_notes_warn_where_the_policy_is_not_installed(kubeconfig: Path, installe
     text = notes(kubeconfig, installed)
     assert f"patch Jobs in {installed}-jobs can also start, approve and change" in text
     assert "Set jobPolicy.create to auto." in text
-    # What an administrator is told to do renders the policies and nothing else.
+    # The command in the notes renders the policies and nothing else.
     [command] = re.findall(r"helm (template .*\\\n.*)\n", text)
     words = shlex.split(command.replace("\\\n", " ").replace("-f VALUES ", ""))
     arguments = (str(CHART) if word == "CHART" else word for word in words)

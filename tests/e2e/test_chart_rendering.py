@@ -224,7 +224,7 @@ def test_network_policy_lets_git_out_where_the_address_says(url: str, port: int)
 
 
 def test_a_proxy_before_git_is_used_and_may_be_reached() -> None:
-    """Git is told the proxy, and the Pods may reach its port instead of the repository's."""
+    """Git uses the proxy, and Pods may connect to its port instead of the repository's."""
     proxy: Values = {"repository": {"proxy": "http://proxy.example.com:3128", "maxSize": "2Gi"}}
     objects = render_chart("openfero", merged(REPOSITORY, proxy))
     arguments = {*container(objects)["args"]}

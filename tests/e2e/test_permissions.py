@@ -163,7 +163,7 @@ class World:
             self.more.pop().process.end()
 
     def used(self) -> set[tuple[str, str, str, str, str]]:
-        """Return what was asked for and allowed, so far."""
+        """Return the permissions that requests have used so far."""
         return self.keys_of([request for request in self.requests() if request.allowed])
 
     def log(self, text: str) -> Check:
@@ -295,25 +295,6 @@ def _pause_is_unknown(world: World) -> Check:
     return world.condition("control", f"cannot read ConfigMap {CONTROL}")
 
 
-def _not_mirrored(world: World) -> Check:
-    """Commit an operario, and with it receive an alert that has none."""
-    check = world.log("mirror not written")
-    world.commit()
-    return check
-
-
-def _alerts_are_not_shared(world: World) -> Check:
-    check = world.log("alerts without a Job are not shared")
-    world.any.deliver(alert("Unknown", host=f"host-{next(SERIAL)}"))
-    return check
-
-
-def _dry_runs_are_not_saved(world: World) -> Check:
-    check = world.log("dry run results could not be saved")
-    world.commit()
-    return check
-
-
 def _pause_is_not_confirmed(world: World) -> Check:
     check = world.log("cannot acknowledge a request yet")
     request = f"request-{next(SERIAL)}"
@@ -341,6 +322,28 @@ def _delivery_is_refused(world: World) -> Check:
         return (status, answer["items"][0]["reason"]) == (503, "api-forbidden")
 
     return is_refused
+
+
+def _commit_logs(text: str) -> Callable[[World], Check]:
+    """Return a probe that commits an operario; then a replica logs a text."""
+
+    def commit(world: World) -> Check:
+        check = world.log(text)
+        world.commit()
+        return check
+
+    return commit
+
+
+def _alert_logs(name: str, text: str) -> Callable[[World], Check]:
+    """Return a probe that delivers a new alert of a name; then a replica logs a text."""
+
+    def deliver(world: World) -> Check:
+        check = world.log(text)
+        world.any.deliver(alert(name, host=f"host-{next(SERIAL)}"))
+        return check
+
+    return deliver
 
 
 def _page_lacks(text: str) -> Callable[[World], Check]:
@@ -399,18 +402,6 @@ def _failure_has_no_message(world: World) -> Check:
     return check
 
 
-def _account_is_not_checked(world: World) -> Check:
-    check = world.log("dry runs are not allowed")
-    world.commit()
-    return check
-
-
-def _job_has_no_event(world: World) -> Check:
-    check = world.log("cannot write an Event")
-    world.any.deliver(alert("Quick", host=f"host-{next(SERIAL)}"))
-    return check
-
-
 def _repetition_has_no_event(world: World) -> Check:
     """Suspend a Job, resume it, and suspend it again."""
     check = world.log("cannot write an Event")
@@ -428,11 +419,13 @@ PROBES: dict[str, Callable[[World], Check]] = {
     "release-create-leases": _no_lease,
     "release-watch-leases": _lease_is_polled,
     "release-get-configmaps": _pause_is_unknown,
-    "release-list-configmaps": _alerts_are_not_shared,
-    "release-create-configmaps": _not_mirrored,
-    "release-delete-configmaps": _not_mirrored,
-    "release-update-configmaps-openfero-catalog": _not_mirrored,
-    "release-update-configmaps-openfero-dry-runs": _dry_runs_are_not_saved,
+    "release-list-configmaps": _alert_logs("Unknown", "alerts without a Job are not shared"),
+    "release-create-configmaps": _commit_logs("mirror not written"),
+    "release-delete-configmaps": _commit_logs("mirror not written"),
+    "release-update-configmaps-openfero-catalog": _commit_logs("mirror not written"),
+    "release-update-configmaps-openfero-dry-runs": _commit_logs(
+        "dry run results could not be saved"
+    ),
     "release-patch-configmaps-openfero-control": _pause_is_not_confirmed,
     "release-create-events": _sync_has_no_event,
     "release-patch-events": _leader_has_no_event,
@@ -443,8 +436,8 @@ PROBES: dict[str, Callable[[World], Check]] = {
     "jobs-patch-jobs": _job_does_not_start,
     "jobs-delete-jobs": _old_job_stays,
     "jobs-list-pods": _failure_has_no_message,
-    "jobs-get-serviceaccounts": _account_is_not_checked,
-    "jobs-create-events": _job_has_no_event,
+    "jobs-get-serviceaccounts": _commit_logs("dry runs are not allowed"),
+    "jobs-create-events": _alert_logs("Quick", "cannot write an Event"),
     "jobs-patch-events": _repetition_has_no_event,
     "jobs-list-events": _page_lacks("its Events: "),
     "jobs-get-pods-log": _page_lacks("logs.enabled=true"),
@@ -550,7 +543,7 @@ def test_the_controller_alone_has_roles_and_none_of_the_whole_cluster(
 
 @pytest.mark.parametrize("permission", PERMISSIONS, ids=str)
 def test_something_fails_without_a_permission(world: World, permission: ChartPermission) -> None:
-    """What the table says fails, since this permission is asked for; nothing else is forbidden."""
+    """Without a permission, what the table says fails, and no other request is forbidden."""
     probe = PROBES[str(permission)]
     start = world.audit_log.stat().st_size
     with world.without(permission):

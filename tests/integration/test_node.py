@@ -52,7 +52,7 @@ def test_a_folder_of_a_node_is_deleted(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_can_run")
 @pytest.mark.parametrize("folder", ["/run/node", "/var/lib/jenkins/node", "/var/log/node"])
 def test_a_folder_that_the_node_cannot_see_is_refused(folder: str) -> None:
-    """A node has folders of its own where the machine keeps its state, and says so."""
+    """A node is not placed in a folder that one of its own mounts would hide."""
     with pytest.raises(ControlPlaneError, match=f"{folder} is not seen by a node"):
         Node(folder).start()
 
@@ -61,7 +61,7 @@ def test_a_folder_that_the_node_cannot_see_is_refused(folder: str) -> None:
 def test_root_may_lack_privileges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, need: str
 ) -> None:
-    """Root of an ordinary container, who makes no namespaces, is told what to do."""
+    """Where root cannot create namespaces, as in most containers, the message says what to do."""
     program = tmp_path / "unshare"
     program.write_text(f"#!/bin/sh\nexit {status}\n")
     program.chmod(0o755)

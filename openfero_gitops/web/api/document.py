@@ -27,7 +27,7 @@ def add_document(
 
     @cache
     def document() -> bytes:
-        # Few replicas are asked for it, and importing the library would slow every start.
+        # Few replicas ever serve it, and importing the library would slow down every start.
         from openfero_gitops.web.api.openapi import make_document  # noqa: PLC0415
 
         return json.dumps(make_document(operations())).encode()
