@@ -23,7 +23,7 @@ PIP := $(BIN)/python $(INSTALL)
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep coverage tools versions lint audit bench fuzz mutate chaos simulate \
 	sabotage soak image image-reproducible \
-	cluster cluster-down node node-down installed docs lock dist screenshots clean
+	cluster cluster-down node node-down installed docs docs-links lock dist screenshots clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -122,9 +122,17 @@ installed: $(VENV)/.dev $(VENV)/.image ## Install image and chart on a real node
 screenshots: $(VENV)/.dev ## Draw the pictures of the pages in docs/img.
 	@$(BIN)/python -m tests.support.screenshots
 
-docs: $(VENV)/.dev ## Regenerate the generated pages of docs/.
+# -W -n: a broken link, or a page that no other leads to, fails. -E: nothing of an earlier build.
+SITE = $(BIN)/python -m sphinx --quiet --color -E -W --keep-going -n
+docs: $(VENV)/.dev ## Regenerate the generated pages of docs/, and build the site in dist/site.
 	@$(BIN)/python scripts/make_docs.py
 	@$(BIN)/python -m tests.support.api_table
+	@rm -rf dist/site
+	@$(SITE) -b html -d dist/.doctrees docs dist/site
+	@echo "file://$(CURDIR)/dist/site/index.html"
+
+docs-links: $(VENV)/.dev ## Check the links of docs/ that lead to other sites (needs the internet).
+	@$(SITE) -b linkcheck -d dist/.doctrees docs dist/links
 
 # Renovate repeats the command in the header of a lock file, and knows only its options. The options
 # after it keep the extras, without which pip before 24 refuses the file, and leave out of it what

@@ -16,7 +16,7 @@ _EVENT: Final = "decision"
 
 
 class Decided(StrEnum):
-    """What was decided about an alert or its Job; `docs/observability.md` lists them."""
+    """What was decided about an alert or its Job; the page "Logs and traces" lists them."""
 
     CREATED = "created"
     NOT_CREATED = "not-created"
@@ -44,7 +44,7 @@ def log_decision(
         operario: the operario that matches it.
         job: the Job of the alert.
         commit: that of the operario.
-        reason: why, as in `docs/reasons.md`; empty for a Job that was created to run.
+        reason: why, as in `docs/reference/reasons.md`; empty for a Job that was created to run.
         traceparent: of the trace that the decision belongs to, if it is traced.
         details: fields that only some decisions have; empty ones are left out.
     """

@@ -118,8 +118,7 @@ class Settings(BaseSettings):
     verify: Verify = Field(
         Verify.NONE,
         description="Which signature to require from a trusted signer: none, commit (of the "
-        "commit that the ref names) or tag (the ref is a signed annotated tag). See "
-        "docs/trust.md.",
+        "commit that the ref names) or tag (the ref is a signed annotated tag).",
     )
     allowed_signers_file: Path | None = Field(
         None,
@@ -247,8 +246,7 @@ class Settings(BaseSettings):
     web_auth: WebAuth = Field(
         WebAuth.NONE,
         description="How users of the pages and the API authenticate: none, basic, bearer, or "
-        "proxy (a reverse proxy authenticates them and names them in a header; see "
-        "docs/access.md).",
+        "proxy (a reverse proxy authenticates them and names them in a header).",
     )
     web_credentials_file: Path | None = Field(
         None,
@@ -270,7 +268,7 @@ class Settings(BaseSettings):
         description="Alertmanager that the leader sends alerts to, so that people are notified of "
         "remediations that fail, do not help or wait for approval. Repeat the flag, or separate "
         "URLs by commas, for each member of a cluster: they do not exchange alerts, so a Service "
-        "that load-balances between them is not enough. See docs/notifications.md.",
+        "that load-balances between them is not enough.",
     )
     alertmanager_auth: Auth = Field(
         Auth.NONE,

@@ -94,10 +94,10 @@ CHART: Final = ROOT / "charts" / "openfero-gitops"
 #: Functions that build a page, by its path from the root of the checkout.
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "charts/openfero-gitops/README.md": lambda: with_permissions(chart_readme(CHART)),
-    "docs/metrics.md": metrics_page,
-    "docs/options.md": options_page,
-    "docs/rules.md": rules_page,
-    "docs/settings.md": settings_page,
+    "docs/reference/metrics.md": metrics_page,
+    "docs/reference/options.md": options_page,
+    "docs/reference/rules.md": rules_page,
+    "docs/reference/settings.md": settings_page,
 }
 
 

@@ -1,4 +1,4 @@
-"""Generate `docs/metrics.md`: every metric of a replica with its labels."""  # noqa: INP001 - imported by a script
+"""Generate `docs/reference/metrics.md`: every metric of a replica with its labels."""  # noqa: INP001 - imported by a script
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ the leader counts finished Jobs and reports on waiting ones, so sums over replic
 metrics of the process (`process_…`, `python_…`) are those of the Prometheus client for Python.
 
 The chart scrapes them with `serviceMonitor.enabled=true`, has alerts for them
-(`prometheusRule.enabled`, see [runbooks.md](runbooks.md)) and a dashboard
+(`prometheusRule.enabled`, see [runbooks](../troubleshooting/runbooks.md)) and a dashboard
 (`grafanaDashboard.enabled`).
 
 | metric | type | labels | meaning |

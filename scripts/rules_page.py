@@ -1,4 +1,4 @@
-"""Generate `docs/rules.md`: every rule with its reason, a bad and a good example.
+"""Generate `docs/reference/rules.md`: every rule with its reason, a bad and a good example.
 
 The examples are fixtures of the tests: a file with the problem and the same file without it. The
 page shows the lines that differ and the fields around them.

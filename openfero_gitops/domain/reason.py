@@ -7,7 +7,7 @@ from typing import Final, Self
 
 
 class Reason(StrEnum):
-    """A decision's reason in kebab case, with a text; `docs/reasons.md` lists them."""
+    """A decision's reason in kebab case, with a text; `docs/reference/reasons.md` lists them."""
 
     text: str
 

@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def blocks(costs: Costs) -> dict[str, str]:
-    """Return the blocks of docs/sizing.md that are calculated, by their names."""
+    """Return the blocks of docs/explanation/sizing.md that are calculated, by their names."""
     return {
         "memory": formula(costs),
         "capacity": table(CLUSTERS, ALERTS_PER_HOUR, costs, Demand(0)),
@@ -246,7 +246,7 @@ def blocks(costs: Costs) -> dict[str, str]:
 
 
 def keep() -> None:
-    """Write the calculated blocks into docs/sizing.md."""
+    """Write the calculated blocks into docs/explanation/sizing.md."""
     for block, text in blocks(recorded()).items():
         record.keep(block, text)
 

@@ -3,7 +3,7 @@
 A seeded sample of places in the pure modules is changed: a comparison, a boolean operator, a
 number, a `not`, a returned truth value. For each the module's tests run until the first failure.
 A change that no test notices survives. It is either a missing test or explained in
-docs/mutation.md by its line's text; the list of known survivors is read from there.
+docs/project/mutation.md by its line's text; the list of known survivors is read from there.
 
     make mutate COUNT=60 SEED=1
 """
@@ -157,8 +157,8 @@ def chosen(seed: int, count: int) -> list[Change]:
 
 
 def explained() -> set[str]:
-    """Return the lines of the survivors that docs/mutation.md explains."""
-    page = (ROOT / "docs" / "mutation.md").read_text()
+    """Return the lines of the survivors that docs/project/mutation.md explains."""
+    page = (ROOT / "docs/project/mutation.md").read_text()
     return set(re.findall(r"^\| `(.+?)` \|", page, flags=re.MULTILINE))
 
 

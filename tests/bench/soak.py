@@ -280,7 +280,9 @@ def main() -> int:
     """Run the soak; return 1 if something grew."""
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--keep", metavar="BLOCK", help="write it to docs/reliability.md: soak")
+    parser.add_argument(
+        "--keep", metavar="BLOCK", help="write it to docs/explanation/reliability.md: soak"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         run = asyncio.run(soak(arguments.minutes, Path(folder)))

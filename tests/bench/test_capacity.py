@@ -102,8 +102,8 @@ def test_an_incomplete_record_leaves_the_estimates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", ["memory", "capacity"])
 def test_the_page_has_the_calculated_values(block: str) -> None:
-    """docs/sizing.md has what follows from the recorded figures (`make bench` with --keep)."""
-    page = (ROOT / "docs" / "sizing.md").read_text()
+    """The page about sizing has what the recorded figures give (`make bench` with --keep)."""
+    page = (ROOT / "docs/explanation/sizing.md").read_text()
     text = blocks(recorded())[block]
     assert f"<!-- {block} -->\n{text}\n<!-- /{block} -->\n" in page
 

@@ -25,7 +25,9 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=None, help="default: one per 125 alerts")
     parser.add_argument("--lease", type=float, default=LEASE, help="seconds; longer where busy")
     parser.add_argument("--folder", type=Path, help="for what a failure leaves behind")
-    parser.add_argument("--keep", metavar="BLOCK", help="write it to docs/reliability.md: chaos-1")
+    parser.add_argument(
+        "--keep", metavar="BLOCK", help="write it to docs/explanation/reliability.md: chaos-1"
+    )
     given = parser.parse_args()
     seed = given.seed if given.seed is not None else secrets.randbelow(10**6)
     faults = given.faults if given.faults is not None else max(4, given.occurrences // _TO_A_FAULT)

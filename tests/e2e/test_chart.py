@@ -275,10 +275,10 @@ def test_upgrade_keeps_the_token(kubeconfig: Path, kubectl: Kubectl, installed: 
 def test_the_token_is_replaced_as_documented(
     kubeconfig: Path, installed: str, tmp_path: Path
 ) -> None:
-    """At each step of docs/access.md Alertmanager's key is one token, which the webhook accepts."""
+    """At each step of the documentation the key is one token, which the webhook accepts."""
     require("openssl", "apt-get install openssl", "openssl")
     values = merged(PODLESS, {"alertmanagerConfig": {"key": "alertmanager"}})
-    page = (ROOT / "docs/access.md").read_text()
+    page = (ROOT / "docs/how-to/platform/access.md").read_text()
     section = page[page.index("## Credentials") : page.index("### Wrong credentials")]
     add, configure = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
     remove = add[add.index("kubectl -n openfero create") :].replace("token=both", "token=new")

@@ -61,7 +61,7 @@ def served_metrics(
     ) as replica:
         assert replica.deliver(alert("Disk", host="a"))[0] == 200
         served = list(text_string_to_metric_families(replica.read("/metrics")))
-    page = (ROOT / "docs/metrics.md").read_text()
+    page = (ROOT / "docs/reference/metrics.md").read_text()
     documented = {
         name: frozenset(re.findall(r"`(\w+)`", labels))
         for name, labels in re.findall(
@@ -345,11 +345,11 @@ def test_every_metric_of_an_alert_is_served(served_metrics: Mapping[str, frozens
 
 def test_each_alert_has_a_runbook() -> None:
     """Its address is that of a heading, whose section names the alert in the table above."""
-    page = (ROOT / "docs/runbooks.md").read_text()
+    page = (ROOT / "docs/troubleshooting/runbooks.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     for name, rule in rules().items():
         address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert address.endswith("/docs/runbooks.md")
+        assert address.endswith("/docs/troubleshooting/runbooks.md")
         assert anchor in headings
         severity = rule["labels"]["severity"]
         assert f"| [{name}](#{anchor}) | {severity} |" in page

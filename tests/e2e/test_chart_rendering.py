@@ -177,8 +177,8 @@ def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:
 
 
 def test_the_example_with_a_proxy_opens_the_pages_to_the_proxy_alone() -> None:
-    """The values for oauth2-proxy in docs/access.md reach the controller and the NetworkPolicy."""
-    text = (ROOT / "docs/access.md").read_text()
+    """The documented values for oauth2-proxy reach the controller and the NetworkPolicy."""
+    text = (ROOT / "docs/how-to/platform/access.md").read_text()
     [values] = [
         b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("web:")
     ]

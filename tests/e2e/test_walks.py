@@ -4,12 +4,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.walk import ROOT, Walk, rewritten, steps
+from tests.support.walk import ROOT, RUN_BY, Walk, as_said, rewritten, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = ("docs/authors.md",)
+THIS = "tests/e2e/test_walks.py"
+PAGES = [
+    str(file.relative_to(ROOT))
+    for file in sorted(ROOT.glob("docs/**/*.md"))
+    if THIS in RUN_BY.findall(file.read_text())
+]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -22,7 +27,7 @@ def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
     walk = Walk(tmp_path)
     commands = 0
     for step in steps(page):
-        printed = walk.take(step)
+        printed = as_said(step.printed, walk.take(step))
         commands += bool(step.command)
         assert (f"{name}:{step.line}", printed) == (f"{name}:{step.line}", step.printed)
     assert commands
@@ -42,3 +47,20 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
     walk = Walk(tmp_path)
     passed = [walk.take(step) == step.printed for step in steps(page)]
     assert passed == [True, True, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("said", "printed", "agrees"),
+    [
+        ("a\n", "a\n", True),
+        ("a\n", "b\n", False),
+        ("a …\n", "a 1 b 2\n", True),
+        ("a … c\n", "a 1\nb c\n", False),
+        ("a\n…\nz\n", "a\nb\nc\nz\n", True),
+        ("a\n…\nz\n", "a\nz\n", True),
+        ("…\nz\n", "a\ny\n", False),
+    ],
+)
+def test_what_differs_each_time_is_left_out(said: str, printed: str, *, agrees: bool) -> None:
+    """`…` stands for any text of a line, and as a line for any number of lines."""
+    assert (as_said(said, printed) == said) == agrees

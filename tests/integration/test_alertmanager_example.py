@@ -66,7 +66,7 @@ def test_alerts_of_the_controller_go_to_people_and_not_back() -> None:
 
 def test_the_rule_in_the_documentation_is_accepted(tmp_path: Path) -> None:
     """The page lists every alert of the controller, and Alertmanager reads its example."""
-    page = (ROOT / "docs" / "notifications.md").read_text()
+    page = (ROOT / "docs/how-to/platform/notifications.md").read_text()
     [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     file = tmp_path / "alertmanager.yaml"
     file.write_text(f"route: {{receiver: none}}\nreceivers: [{{name: none}}]\n{example}")

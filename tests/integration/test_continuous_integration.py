@@ -424,11 +424,11 @@ def test_the_starter_uses_existing_names() -> None:
 
 def test_the_documentation_is_complete() -> None:
     """Formats, versions, inputs and outputs are all documented, under their names."""
-    page = (ROOT / "docs" / "checks.md").read_text()
+    page = (ROOT / "docs/how-to/authors/pull-request-checks.md").read_text()
     for form in FORMATS:
         assert f"| `{form}` |" in page
     for name in (*ACTION["inputs"], *ACTION["outputs"]):
         assert f"`{name}`" in page
     supported = f"{versions()[0]} to {versions()[-1]}"
-    for file in ("docs/checks.md", "README.md", "CHANGELOG.md"):
+    for file in ("docs/how-to/authors/pull-request-checks.md", "README.md", "CHANGELOG.md"):
         assert supported in (ROOT / file).read_text()

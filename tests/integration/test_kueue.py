@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-PAGE = "docs/kueue.md"
+PAGE = "docs/how-to/platform/kueue.md"
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_every_release_is_recorded() -> None:
 def test_older_api_servers_say_what_we_say(path: Path) -> None:
     """Each Job is refused, accepted, or accepted without some fields, as it is there.
 
-    The differences are exactly those in docs/verdicts.md.
+    The differences are exactly those in docs/reference/verdicts.md.
     """
     recorded = recording.read(path)
     jobs = recording.asked()

@@ -104,7 +104,7 @@ async def test_nothing_is_dropped_without_a_warning(server: DryRun, shared_names
 
 
 async def test_the_api_server_says_what_we_say(server: DryRun, shared_namespace: str) -> None:
-    """Kubernetes agrees with our verdicts, except for the differences in docs/verdicts.md."""
+    """Kubernetes agrees with our verdicts, except for the differences in the page."""
     ours, api_servers = listed(REFUSED_HERE), listed(REFUSED_THERE)
     assert ours
     assert api_servers

@@ -1,4 +1,4 @@
-"""The table of operations in `docs/api.md`; `python -m tests.support.api_table` writes it."""
+"""The table of operations in the API reference; `python -m tests.support.api_table` writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.serving import local_server
 if TYPE_CHECKING:
     from openfero_gitops.web.api.operation import Operation
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs/api.md"
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs/reference/api.md"
 _ROWS: Final = re.compile(r"(?m)(^\| `.*\n)+")
 
 

@@ -1,4 +1,4 @@
-"""The intended differences between our verdicts and an API server's, from docs/verdicts.md."""
+"""The intended differences between our verdicts and an API server's, from the page about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.dry_run import Answer
     from tests.support.mutated_jobs import Verdict
 
-PAGE: Final = ROOT / "docs" / "verdicts.md"
+PAGE: Final = ROOT / "docs/reference/verdicts.md"
 _ROW: Final = re.compile(r"\| `(?P<pattern>.+)` \| (?P<why>.+) \|")
 _INDEX: Final = re.compile(r"/[0-9]+(?=/|$)")
 REFUSED_HERE, REFUSED_THERE = "## Refused here", "## Refused there"

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-PAGES = tuple(ROOT / "docs" / name for name in ("reliability.md", "sizing.md"))
+PAGES = tuple(
+    ROOT / "docs" / name for name in ("explanation/reliability.md", "explanation/sizing.md")
+)
 
 
 def machine() -> str:

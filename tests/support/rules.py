@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BAD = FIXTURES / "rules" / "bad"
 GOOD = FIXTURES / "rules" / "good"
-#: Examples for docs/rules.md that cannot be shown as a file.
+#: Examples for docs/reference/rules.md that cannot be shown as a file.
 IN_WORDS = yaml.safe_load((FIXTURES / "rules" / "in_words.yaml").read_text("utf-8"))
 SCOPE = Scope("jobs", ("jobs",))
 REVISION = Revision("repository", "main", "commit")

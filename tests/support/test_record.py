@@ -14,7 +14,7 @@ from tests.support.record import PAGES, keep
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Of docs/reliability.md, written by `make chaos` and `make soak`.
+#: Of docs/explanation/reliability.md, written by `make chaos` and `make soak`.
 OTHERS = {"chaos-1", "chaos-2", "soak"}
 
 

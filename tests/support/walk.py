@@ -1,9 +1,13 @@
-"""A walkthrough page of the documentation: its commands are run, and their output is compared.
+"""A page of the documentation whose commands are run, and their output is compared.
 
 In a fenced block `console` a line that begins with `$ ` is a command, and what follows is what it
 prints, on both streams; a command that fails is followed by a last line `[exit code 1]`, which it
-does not print. A block whose fence names a path after its language is a file, written
-when the walk comes to it. One folder and one shell's place in it last for the whole page.
+does not print. In what it prints, `…` stands for any text of a line, and a line that is only `…`
+for any number of lines. A block whose fence names a path after its language is a file, written
+when the walk comes to it. A page has one folder, and one working directory in it.
+
+A comment in the page says what runs its commands: `<!-- run by: tests/e2e/test_walks.py -->` for
+all blocks below it, or `<!-- not run: REASON -->` for the next block, which the walk leaves out.
 
 `python -m tests.support.walk PAGE` writes what is printed now into the page.
 """
@@ -33,7 +37,13 @@ if TYPE_CHECKING:
 PATIENCE = 600
 #: A command that a shell would change in no way.
 PLAIN = re.compile(r"openfero-gitops( [\w./-]+)+", re.ASCII)
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w+)(?: (?P<path>\S+))?$")
+FENCE = re.compile(
+    r"(?P<indent> *)(?P<fence>`{3,})"
+    r"(?:(?P<directive>\{[\w-]+\}.*)|(?P<language>\w*)(?: (?P<path>\S+))?)"
+)
+RUN_BY = re.compile(r"<!-- run by: (\S+) -->")
+NOT_RUN = re.compile(r"<!-- not run: (\S.*) -->")
+ANY = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +60,73 @@ class Step:
     content: str = ""
 
 
-def steps(page: str) -> Iterator[Step]:
-    """Read a page's commands and files in their order."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a page; `line` is that of its fence, counted from 1.
+
+    `run_by` is the test that runs its page from here on, and `not_run` why nothing runs the block.
+    """
+
+    line: int
+    language: str
+    path: str
+    body: tuple[str, ...]
+    run_by: str = ""
+    not_run: str = ""
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Read a page's fenced blocks in their order, without directives."""
     lines = page.splitlines()
     number = 0
+    run_by = not_run = ""
     while number < len(lines):
-        fence = FENCE.match(lines[number])
+        line = lines[number]
         number += 1
-        if fence is None:
-            continue
-        start = number
-        while lines[number] != fence["fence"]:
+        if comment := RUN_BY.fullmatch(line):
+            run_by = comment[1]
+        elif comment := NOT_RUN.fullmatch(line):
+            not_run = comment[1]
+        elif fence := FENCE.fullmatch(line):
+            start = number
+            while lines[number].strip() != fence["fence"]:
+                number += 1
             number += 1
-        body = lines[start:number]
-        number += 1
-        if fence["path"]:
-            yield Step(start, path=fence["path"], content="".join(f"{line}\n" for line in body))
-        elif fence["language"] == "console":
-            yield from _commands(body, start)
+            if fence["directive"]:
+                continue
+            body = tuple(line.removeprefix(fence["indent"]) for line in lines[start : number - 1])
+            yield Block(start, fence["language"], fence["path"] or "", body, run_by, not_run)
+            not_run = ""
 
 
-def _commands(body: list[str], start: int) -> Iterator[Step]:
+def steps(page: str) -> Iterator[Step]:
+    """Read a page's commands and files in their order."""
+    for block in blocks(page):
+        if block.not_run:
+            continue
+        if block.path:
+            content = "".join(f"{line}\n" for line in block.body)
+            yield Step(block.line, path=block.path, content=content)
+        elif block.language == "console":
+            yield from _commands(block.body, block.line)
+
+
+def _commands(body: Sequence[str], start: int) -> Iterator[Step]:
     begins = [index for index, line in enumerate(body) if line.startswith("$ ")]
     for index, end in zip(begins, [*begins[1:], len(body)], strict=True):
         printed = "".join(f"{line}\n" for line in body[index + 1 : end])
         yield Step(start + index + 1, body[index].removeprefix("$ "), printed)
+
+
+def as_said(said: str, printed: str) -> str:
+    """Return what the page says if that agrees with what a command printed, else the latter."""
+    pattern = "".join(
+        r"(?:.*\n)*?"
+        if line == f"{ANY}\n"
+        else ".*?".join(re.escape(part) for part in line.split(ANY))
+        for line in said.splitlines(keepends=True)
+    )
+    return said if re.fullmatch(pattern, printed) else printed
 
 
 class Walk:
@@ -162,7 +214,8 @@ def rewritten(page: str) -> str:
         walk = Walk(Path(folder))
         for step, printed in [(step, walk.take(step)) for step in steps(page)][::-1]:
             if step.command:
-                lines[step.line : step.line + step.printed.count("\n")] = [printed]
+                said = as_said(step.printed, printed)
+                lines[step.line : step.line + step.printed.count("\n")] = [said]
     return "".join(lines)
 
 

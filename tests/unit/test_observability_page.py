@@ -1,4 +1,4 @@
-"""docs/observability.md agrees with what is logged and traced."""
+"""docs/reference/logs-and-traces.md agrees with what is logged and traced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openfero_gitops.tracing import NO_TRACES, start_tracing
 from tests.integration.test_traces import STEPS
 from tests.support.paths import ROOT
 
-PAGE = (ROOT / "docs" / "observability.md").read_text()
+PAGE = (ROOT / "docs/reference/logs-and-traces.md").read_text()
 
 
 def rows(header: str) -> list[str]:

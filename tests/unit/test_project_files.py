@@ -29,7 +29,7 @@ STARTER = ROOT / "operarios-example"
 WORKFLOWS = [*GITHUB.glob("workflows/*.yml"), *STARTER.glob(".github/workflows/*.yaml")]
 ACTIONS = [ROOT / "action.yml", *GITHUB.glob("actions/*/action.yml")]
 PAGES = sorted(
-    str(file.relative_to(ROOT)) for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    str(file.relative_to(ROOT)) for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 )
 USED_ACTION = re.compile(r"uses: ([\w-]+/[^@\s]+)@(\S+)(?: # (\S+))?$", re.MULTILINE)
 #: The options that Renovate accepts in the header of a lock file.
@@ -109,7 +109,7 @@ def test_the_organization_is_spelled_as_github_spells_it() -> None:
     """A certificate of cosign has GitHub's spelling, and is compared with upper and lower case."""
     texts = [
         file.read_text()
-        for pattern in ("*.*", "docs/*.md", "charts/*/*.*", "operarios-example/**/*.*")
+        for pattern in ("*.*", "docs/**/*.md", "charts/*/*.*", "operarios-example/**/*.*")
         for file in ROOT.glob(pattern)
         if file.is_file()
     ]

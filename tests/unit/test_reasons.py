@@ -5,7 +5,7 @@ import re
 from openfero_gitops.domain.reason import Reason
 from tests.support.paths import ROOT
 
-PAGE = ROOT / "docs" / "reasons.md"
+PAGE = ROOT / "docs/reference/reasons.md"
 
 
 def test_the_documentation_lists_every_reason_with_its_text() -> None:

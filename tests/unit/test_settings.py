@@ -568,10 +568,10 @@ def test_documentation_that_is_not_current(
 ) -> None:
     """`--check` names pages that are missing or out of date; without it they are written."""
     monkeypatch.setattr(make_docs, "ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
-    page = tmp_path / "docs" / "settings.md"
+
+    page = tmp_path / "docs/reference/settings.md"
     assert make_docs.main(["--check"]) == 1
-    assert "docs/settings.md" in capsys.readouterr().err
+    assert "docs/reference/settings.md" in capsys.readouterr().err
     assert not page.exists()
     assert make_docs.main([]) == 0
     assert make_docs.main(["--check"]) == 0
@@ -584,7 +584,7 @@ def test_every_setting_is_documented() -> None:
     """The table has a row with flag, variable, default and meaning for each setting."""
     rows = {
         cells[1].strip(" `"): [cell.strip() for cell in cells[2:-1]]
-        for line in (ROOT / "docs" / "settings.md").read_text().splitlines()
+        for line in (ROOT / "docs/reference/settings.md").read_text().splitlines()
         if len(cells := line.split("|")) == 6 and "--" in cells[1] and "---|" not in line
     }
     assert list(rows) == ["--" + name.replace("_", "-") for name in Settings.model_fields]

@@ -1,4 +1,4 @@
-"""docs/trust.md names a test for every threat, and every test that it names is there."""
+"""The threat model names a test for every threat, and every test that it names is there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PAGE = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/threat-model.md").read_text(encoding="utf-8")
 NAMED = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)*)`")
 THREATS = {
     "Somebody who can push",

@@ -88,8 +88,8 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _documentation(rule: Rule) -> str:
     if rule.id in CLUSTER_RULES:
-        return "See `docs/dry-run.md`"
-    return f"A bad and a good example: `docs/rules.md#{rule.id}`"
+        return "See `docs/reference/dry-run.md`"
+    return f"A bad and a good example: `docs/reference/rules.md#{rule.id}`"
 
 
 def _result(problem: Problem, index: int, findings: Findings, seen: Counter[str]) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def test_sarif_describes_every_rule() -> None:
     for rule in rules:
         assert rule["shortDescription"]["text"] == RULES[rule["id"]].text
         assert rule["defaultConfiguration"]["level"] == RULES[rule["id"]].severity
-        assert f"docs/rules.md#{rule['id']}" in rule["help"]["markdown"]
+        assert f"docs/reference/rules.md#{rule['id']}" in rule["help"]["markdown"]
     assert len({rule["name"] for rule in rules}) == len(rules)
 
 

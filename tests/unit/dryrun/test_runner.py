@@ -229,8 +229,8 @@ class TestPage:
     """The documentation of the rules."""
 
     def test_every_rule_is_documented(self) -> None:
-        """docs/dry-run.md has each of the rules, with its severity."""
-        page = (ROOT / "docs" / "dry-run.md").read_text()
+        """docs/reference/dry-run.md has each of the rules, with its severity."""
+        page = (ROOT / "docs/reference/dry-run.md").read_text()
         for rule in CLUSTER_RULES.values():
             assert f"| `{rule.id}` | {rule.severity} |" in page
 

@@ -647,11 +647,11 @@ class TestRecorder:
         assert len(made["reportingInstance"].encode()) <= 128
 
     def test_every_reason_is_documented(self) -> None:
-        """docs/events.md lists each reason in the code."""
+        """docs/reference/events.md lists each reason in the code."""
         root = ROOT
         code = (root / "openfero_gitops" / "events" / "events.py").read_text()
         reasons = set(re.findall(r'Event\(\w+(?:\(remediation\))?, "(\w+)"', code))
-        page = (root / "docs" / "events.md").read_text()
+        page = (root / "docs/reference/events.md").read_text()
         assert len(reasons) >= 14
         assert reasons == set(re.findall(r"^\|[^|]*\| `(\w+)` \|", page, re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""The pages behind a reverse proxy that signs people in, as docs/access.md describes it.
+"""The pages behind a reverse proxy that signs people in, as the page about access describes it.
 
 The proxy here does what oauth2-proxy does: it removes the user header of its client, sets its own,
 adds the client's address to X-Forwarded-For, passes the Host on, and streams.

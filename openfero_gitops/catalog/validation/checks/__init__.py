@@ -1,7 +1,8 @@
 """The rules about a Job's body, one function each; importing this package registers them.
 
 A check yields any number of breaches and ignores missing fields, which the schema reports. The
-tests compare the verdicts on generated Jobs with the API server's; `docs/verdicts.md` lists the
+tests compare the verdicts on generated Jobs with the API server's; the page `verdicts.md` lists
+the
 intended differences.
 """
 

@@ -75,7 +75,7 @@ def test_rules_describe_themselves() -> None:
 
 def test_the_documentation_has_every_rule() -> None:
     """Each rule has a section with its requirement and a bad and a good example."""
-    page = (ROOT / "docs" / "rules.md").read_text("utf-8")
+    page = (ROOT / "docs/reference/rules.md").read_text("utf-8")
     sections = dict(re.findall(r"^## (\S+)\n\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert list(sections) == sorted(RULES)
     for name, section in sections.items():

@@ -121,6 +121,6 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
 
 
 def test_the_documentation_lists_every_operation() -> None:
-    """The table of docs/api.md has each operation with its summary and parameters."""
+    """The table of docs/reference/api.md has each operation with its summary and parameters."""
     text = PAGE.read_text()
     assert text == with_table(text), "run make docs"

@@ -1,0 +1,64 @@
+"""The documentation: every command that a page shows is run by a test, or says why not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+from tests.support.walk import blocks
+
+#: Languages of blocks that are no commands; `text` is for what a program prints.
+SHOWN = {"diff", "http", "ini", "json", "promql", "python", "text", "toml", "yaml"}
+FOLDERS = ("*.md", "docs/**/*.md", "charts/*/README.md", "operarios-example/**/*.md")
+PAGES = sorted(str(file.relative_to(ROOT)) for folder in FOLDERS for file in ROOT.glob(folder))
+#: Pages whose blocks still have to say what runs them. Remove a page when its blocks do.
+PENDING = {
+    "CONTRIBUTING.md",
+    "README.md",
+    "charts/openfero-gitops/README.md",
+    "docs/explanation/syncs.md",
+    "docs/explanation/threat-model.md",
+    "docs/how-to/platform/access.md",
+    "docs/how-to/platform/kueue.md",
+    "docs/project/releases.md",
+    "docs/reference/api.md",
+    "docs/reference/commands.md",
+    "docs/reference/logs-and-traces.md",
+    "docs/troubleshooting/runbooks.md",
+    "operarios-example/README.md",
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_command_of_a_page_is_run(name: str) -> None:
+    """Each block of commands names the test that runs its page, or the reason why none does.
+
+    Blocks of commands are `console`, with `$ ` before each command, so that they can be copied.
+    """
+    wrong = []
+    for block in blocks((ROOT / name).read_text()):
+        where = f"{name}:{block.line}"
+        if block.language == "console":
+            if not any(line.startswith("$ ") for line in block.body):
+                wrong.append(f"{where}: begin each command with '$ '")
+            if block.run_by:
+                test = ROOT / block.run_by
+                if not test.is_file():
+                    wrong.append(f"{where}: no such test: {block.run_by}")
+            elif not block.not_run:
+                wrong.append(f"{where}: no test runs it, and no comment says why")
+        elif block.language not in SHOWN:
+            wrong.append(f"{where}: language {block.language!r} is none of {sorted(SHOWN)}")
+    assert (name in PENDING) == bool(wrong), "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_yaml_and_json_of_a_page_can_be_read(name: str) -> None:
+    """An example that is copied has no slip of its own."""
+    for block in blocks((ROOT / name).read_text()):
+        text = "\n".join(block.body)
+        if block.language in ("yaml", "json") and not re.search(r"…|![A-Z]\w+ |\t|→", text):
+            list(yaml.compose_all(text))
