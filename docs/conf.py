@@ -43,6 +43,7 @@ copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 
 html_theme = "furo"
+html_favicon = "../openfero_gitops/web/static/icon.svg"  # that of the controller's pages
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
