@@ -41,6 +41,7 @@ myst_links_external_new_tab = False
 # Copies the commands of a block, without the prompt and without what they print.
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
+copybutton_line_continuation_character = "\\"
 
 html_theme = "furo"
 html_favicon = "../openfero_gitops/web/static/icon.svg"  # that of the controller's pages

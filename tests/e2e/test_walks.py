@@ -38,7 +38,7 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
     page = (
         "# Page\n\n```text a/b.txt\nhello\n```\n\n```console\n$ cd a\n$ cat b.txt\nbye\n"
         "$ false; echo $?\n1\n$ echo no; (exit 2)\nno\n[exit code 1]\n$ (exit 3)\n"
-        "[exit code 3]\n$ true\n[exit code 4]\n```\n\nEnd\n"
+        "[exit code 3]\n$ true\n[exit code 4]\n$ echo one \\\n    two\none two\n```\n\nEnd\n"
     )
     right = (page.replace("bye", "hello").replace("[exit code 1]", "[exit code 2]")).replace(
         "[exit code 4]\n", ""
@@ -46,7 +46,7 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
     assert rewritten(page) == right
     walk = Walk(tmp_path)
     passed = [walk.take(step) == step.printed for step in steps(page)]
-    assert passed == [True, True, False, True, False, True, False]
+    assert passed == [True, True, False, True, False, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """A page of the documentation whose commands are run, and their output is compared.
 
 In a fenced block `console` a line that begins with `$ ` is a command, and what follows is what it
-prints, on both streams; a command that fails is followed by a last line `[exit code 1]`, which it
-does not print. In what it prints, `…` stands for any text of a line, and a line that is only `…`
-for any number of lines. A block whose fence names a path after its language is a file, written
-when the walk comes to it. A page has one folder, and one working directory in it.
+prints, on both streams; a line of a command that ends with a backslash goes on in the next line. A
+command that fails is followed by a last line `[exit code 1]`, which it does not print. In what it
+prints, `…` stands for any text of a line, and a line that is only `…` for any number of lines. A
+block whose fence names a path after its language is a file, written when the walk comes to it. A
+page has one folder, and one working directory in it.
 
 A comment in the page says what runs its commands: `<!-- run by: tests/e2e/test_walks.py -->` for
 all blocks below it, or `<!-- not run: REASON -->` for the next block, which the walk leaves out.
@@ -114,8 +115,12 @@ def steps(page: str) -> Iterator[Step]:
 def _commands(body: Sequence[str], start: int) -> Iterator[Step]:
     begins = [index for index, line in enumerate(body) if line.startswith("$ ")]
     for index, end in zip(begins, [*begins[1:], len(body)], strict=True):
-        printed = "".join(f"{line}\n" for line in body[index + 1 : end])
-        yield Step(start + index + 1, body[index].removeprefix("$ "), printed)
+        last = index
+        while body[last].endswith("\\"):
+            last += 1
+        command = "\n".join(body[index : last + 1]).removeprefix("$ ")
+        printed = "".join(f"{line}\n" for line in body[last + 1 : end])
+        yield Step(start + last + 1, command, printed)
 
 
 def as_said(said: str, printed: str) -> str:
