@@ -84,9 +84,9 @@ def blocks(page: str) -> Iterator[Block]:
     while number < len(lines):
         line = lines[number]
         number += 1
-        if comment := RUN_BY.fullmatch(line):
+        if comment := RUN_BY.fullmatch(line.strip()):
             run_by = comment[1]
-        elif comment := NOT_RUN.fullmatch(line):
+        elif comment := NOT_RUN.fullmatch(line.strip()):
             not_run = comment[1]
         elif fence := FENCE.fullmatch(line):
             start = number

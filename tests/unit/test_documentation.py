@@ -16,14 +16,12 @@ FOLDERS = ("*.md", "docs/**/*.md", "charts/*/README.md", "operarios-example/**/*
 PAGES = sorted(str(file.relative_to(ROOT)) for folder in FOLDERS for file in ROOT.glob(folder))
 #: Pages whose blocks still have to say what runs them. Remove a page when its blocks do.
 PENDING = {
-    "CONTRIBUTING.md",
     "README.md",
     "charts/openfero-gitops/README.md",
     "docs/explanation/syncs.md",
     "docs/explanation/threat-model.md",
     "docs/how-to/platform/access.md",
     "docs/how-to/platform/kueue.md",
-    "docs/project/releases.md",
     "docs/reference/api.md",
     "docs/reference/commands.md",
     "docs/reference/logs-and-traces.md",
