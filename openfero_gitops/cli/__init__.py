@@ -12,7 +12,7 @@ import sys
 import click
 
 from openfero_gitops import __version__
-from openfero_gitops.cli import author, control, inspection, operator, serve, stats
+from openfero_gitops.cli import author, control, importing, inspection, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
 from openfero_gitops.domain.text import printable_lines
@@ -39,6 +39,7 @@ for _command in (
     operator.cancel,
     operator.audit,
     stats.stats,
+    importing.import_,
     control.pause,
     control.resume,
     control.sync,

@@ -51,7 +51,7 @@ _FORMAT: Final = "3"
 #: Half of what a ConfigMap can hold, because escapes make its stored JSON longer.
 _MAX_CONFIG_MAP_BYTES: Final = 512 * 1024
 
-_EXAMPLE: Final = "example"
+EXAMPLE: Final = "example"
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
@@ -162,7 +162,7 @@ def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[
     # Without its commit, which is a variable of every container but changes nothing else.
     origin = replace(operario.origin, commit=_NO_COMMIT, commit_author="", commit_time="")
     return render(
-        _example_alert(operario),
+        example_alert(operario),
         replace(operario, origin=origin),
         catalog.envelope,
         catalog.revision,
@@ -171,7 +171,7 @@ def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[
     ).manifest
 
 
-def _example_alert(operario: Operario) -> Alert:
+def example_alert(operario: Operario) -> Alert:
     """Make an alert that has every value that the operario uses.
 
     Only matchers that compare with `=` are fulfilled.
@@ -183,10 +183,10 @@ def _example_alert(operario: Operario) -> Alert:
     for text in _texts_with_references(operario.job.get("spec") or {}):
         for reference in template.fields(text, grammar):
             if reference.kind in values:
-                values[reference.kind].setdefault(reference.key, _EXAMPLE)
+                values[reference.kind].setdefault(reference.key, EXAMPLE)
         for name in template.references(text, grammar):
             if name.startswith(PREFIX):
-                labels.setdefault(name.removeprefix(PREFIX).lower(), _EXAMPLE)
+                labels.setdefault(name.removeprefix(PREFIX).lower(), EXAMPLE)
     for matcher in operario.options.matchers:
         if matcher.operator is Operator.EQUAL:
             labels[matcher.name] = matcher.value
