@@ -46,8 +46,8 @@ def status(
 ) -> int:
     """Show the state of the controller, and which actions are needed.
 
-    Everything is read from the API server, with your permissions; no replica is asked. Exit code 1:
-    an action is needed.
+    Everything is read from the API server, with your permissions. The controller is not contacted,
+    so the command also works while it is down. Exit code 1: an action is needed.
     """
     from openfero_gitops.commands.status import read_status  # noqa: PLC0415
     from openfero_gitops.inspection.status_text import as_members, as_text  # noqa: PLC0415

@@ -201,10 +201,10 @@ def audit(
     """List remediations and the commits that they came from.
 
     With --verify, each Job is rendered again from its commit and its recorded alert, and compared
-    field by field with the Job in the cluster. It also differs if it started without the approval
-    that its operario requires, or in another way than the leader starts Jobs, or if its commit was
-    not active when its alert was received. Exit code 1: a Job differs or cannot be verified. A Job
-    of which it is only not known whether its commit was active does not change the exit code.
+    field by field with the Job in the cluster. A Job also differs if it started without the
+    approval that its operario requires, if somebody else than the controller started it, or if its
+    commit was not active when its alert was received. Exit code 1: a Job differs or cannot be
+    verified. The exit code stays 0 if it is only not known whether a commit was active.
     """
     from openfero_gitops.audit import table  # noqa: PLC0415
     from openfero_gitops.catalog.validation.schema import DEFAULT  # noqa: PLC0415

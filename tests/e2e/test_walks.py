@@ -4,33 +4,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.walk import ROOT, RUN_BY, Walk, as_said, rewritten, steps
+from tests.support.walk import Walk, as_said, compare, pages_run_by, rewritten, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 THIS = "tests/e2e/test_walks.py"
-PAGES = [
-    str(file.relative_to(ROOT))
-    for file in sorted(ROOT.glob("docs/**/*.md"))
-    if THIS in RUN_BY.findall(file.read_text())
-]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", pages_run_by(THIS))
 def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
     """Every command of the page is run, prints what the page says, and ends as it says.
 
     (`python -m tests.support.walk PAGE` writes what is printed now into it.)
     """
-    page = (ROOT / name).read_text()
-    walk = Walk(tmp_path)
-    commands = 0
-    for step in steps(page):
-        printed = as_said(step.printed, walk.take(step))
-        commands += bool(step.command)
-        assert (f"{name}:{step.line}", printed) == (f"{name}:{step.line}", step.printed)
-    assert commands
+    compare(name, Walk(tmp_path))
 
 
 def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
@@ -43,8 +31,11 @@ def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:
     right = (page.replace("bye", "hello").replace("[exit code 1]", "[exit code 2]")).replace(
         "[exit code 4]\n", ""
     )
-    assert rewritten(page) == right
-    walk = Walk(tmp_path)
+    folders = tmp_path / "rewritten", tmp_path / "compared"
+    for folder in folders:
+        folder.mkdir()
+    assert rewritten(page, Walk(folders[0])) == right
+    walk = Walk(folders[1])
     passed = [walk.take(step) == step.printed for step in steps(page)]
     assert passed == [True, True, False, True, False, True, False, True]
 

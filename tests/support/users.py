@@ -32,8 +32,14 @@ class Users:
     Much faster than a kubectl for each request. The proxy has a kubeconfig that may impersonate.
     """
 
-    def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
-        self._argv = [kubectl, f"--kubeconfig={kubeconfig}", "proxy", "--port=0"]
+    def __init__(self, kubectl: Path, kubeconfig: Path, *options: str) -> None:
+        """Start nothing; with the option `--as=USER` other programs can use the proxy as USER."""
+        self._argv = [kubectl, f"--kubeconfig={kubeconfig}", *options, "proxy", "--port=0"]
+
+    @property
+    def url(self) -> str:
+        """Where the proxy listens, while it runs."""
+        return f"http://{self._address}"
 
     def __enter__(self) -> Self:
         """Start the proxy."""

@@ -19,9 +19,11 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds that one command may take, on a busy machine too.
 PATIENCE = 600
-#: A command that a shell would change in no way.
-PLAIN = re.compile(r"openfero-gitops( [\w./-]+)+", re.ASCII)
+#: A command that a shell would only split into words.
+PLAIN = re.compile(r"openfero-gitops( [\w./-]+| \"[\w ./:-]+\"| \\\n *)+", re.ASCII)
 FENCE = re.compile(
     r"(?P<indent> *)(?P<fence>`{3,})"
     r"(?:(?P<directive>\{[\w-]+\}.*)|(?P<language>\w*)(?: (?P<path>\S+))?)"
@@ -59,13 +61,15 @@ class Step:
     printed: str = ""
     path: str = ""
     content: str = ""
+    indent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A fenced block of a page; `line` is that of its fence, counted from 1.
 
-    `run_by` is the test that runs its page from here on, and `not_run` why nothing runs the block.
+    `indent` is that of the fence, which the lines of `body` lack. `run_by` is the test that runs
+    its page from here on, and `not_run` why nothing runs the block.
     """
 
     line: int
@@ -74,6 +78,7 @@ class Block:
     body: tuple[str, ...]
     run_by: str = ""
     not_run: str = ""
+    indent: str = ""
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -96,7 +101,8 @@ def blocks(page: str) -> Iterator[Block]:
             if fence["directive"]:
                 continue
             body = tuple(line.removeprefix(fence["indent"]) for line in lines[start : number - 1])
-            yield Block(start, fence["language"], fence["path"] or "", body, run_by, not_run)
+            path, indent = fence["path"] or "", fence["indent"]
+            yield Block(start, fence["language"], path, body, run_by, not_run, indent)
             not_run = ""
 
 
@@ -109,10 +115,11 @@ def steps(page: str) -> Iterator[Step]:
             content = "".join(f"{line}\n" for line in block.body)
             yield Step(block.line, path=block.path, content=content)
         elif block.language == "console":
-            yield from _commands(block.body, block.line)
+            yield from _commands(block)
 
 
-def _commands(body: Sequence[str], start: int) -> Iterator[Step]:
+def _commands(block: Block) -> Iterator[Step]:
+    body = block.body
     begins = [index for index, line in enumerate(body) if line.startswith("$ ")]
     for index, end in zip(begins, [*begins[1:], len(body)], strict=True):
         last = index
@@ -120,18 +127,35 @@ def _commands(body: Sequence[str], start: int) -> Iterator[Step]:
             last += 1
         command = "\n".join(body[index : last + 1]).removeprefix("$ ")
         printed = "".join(f"{line}\n" for line in body[last + 1 : end])
-        yield Step(start + last + 1, command, printed)
+        yield Step(block.line + last + 1, command, printed, indent=block.indent)
 
 
-def as_said(said: str, printed: str) -> str:
-    """Return what the page says if that agrees with what a command printed, else the latter."""
+def pages_run_by(test: str) -> list[str]:
+    """Return the pages whose commands a test runs, as their comments say."""
+    return [
+        str(file.relative_to(ROOT))
+        for file in sorted(ROOT.glob("docs/**/*.md"))
+        if test in RUN_BY.findall(file.read_text())
+    ]
+
+
+def as_said(said: str, printed: str, varying: re.Pattern[str] | None = None) -> str:
+    """Return what the page says if that agrees with what a command printed, else the latter.
+
+    Matches of `varying` agree with each other, such as two times, and with them the spaces that
+    align what follows.
+    """
+
+    def alike(text: str) -> str:
+        return text if varying is None else re.sub(" +", " ", varying.sub("0", text))
+
     pattern = "".join(
         r"(?:.*\n)*?"
         if line == f"{ANY}\n"
         else ".*?".join(re.escape(part) for part in line.split(ANY))
-        for line in said.splitlines(keepends=True)
+        for line in alike(said).splitlines(keepends=True)
     )
-    return said if re.fullmatch(pattern, printed) else printed
+    return said if re.fullmatch(pattern, alike(printed)) else printed
 
 
 class Walk:
@@ -139,9 +163,9 @@ class Walk:
 
     def __init__(self, folder: Path, *, programs: Sequence[Path] = (), **environment: str) -> None:
         """Make the folder; `programs` and `environment` are there for the commands, too."""
-        self._place = folder / "walk"
-        self._place.mkdir()
-        (self._place / "openfero-gitops").symlink_to(ROOT)
+        self.place = folder / "walk"
+        self.place.mkdir()
+        (self.place / "openfero-gitops").symlink_to(ROOT)
         bin_folder = folder / "bin"
         bin_folder.mkdir()
         program = bin_folder / "openfero-gitops"
@@ -171,18 +195,18 @@ class Walk:
     def take(self, step: Step) -> str:
         """Write a step's file, or run its command and return what it prints and how it ends."""
         if step.path:
-            file = self._place / step.path
+            file = self.place / step.path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(step.content)
             return ""
         if PLAIN.fullmatch(step.command):
-            return self._run(step.command.split()[1:])
+            return self._run(shlex.split(step.command.replace("\\\n", " "))[1:])
         # A walk can contain failing commands; the new working directory is written to descriptor 3.
         script = f"exec 2>&1\n{step.command}\ncode=$?\npwd >&3\nexit $code\n"
         with tempfile.TemporaryFile("w+") as place:
             ran = subprocess.run(
                 ["/bin/bash", "-c", f"exec 3>&{place.fileno()}\n{script}"],
-                cwd=self._place,
+                cwd=self.place,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -191,14 +215,14 @@ class Walk:
                 check=False,
             )
             place.seek(0)
-            self._place = Path(place.read().strip() or self._place)
+            self.place = Path(place.read().strip() or self.place)
         return _shown(ran.stdout.decode(), ran.returncode)
 
     def _run(self, arguments: list[str]) -> str:
         """Run `openfero-gitops` in this process, which is quicker."""
         output = io.StringIO()
         with (
-            contextlib.chdir(self._place),
+            contextlib.chdir(self.place),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
             patch("openfero_gitops.cli.log.to_stderr"),
@@ -212,18 +236,33 @@ def _shown(output: str, code: int) -> str:
     return output + (f"[exit code {code}]\n" if code else "")
 
 
-def rewritten(page: str) -> str:
-    """Return the page with what its commands print now, and how they end."""
+def compare(name: str, walk: Walk, varying: re.Pattern[str] | None = None) -> None:
+    """Take the steps of a page; fail at the first that prints something else than the page says.
+
+    `varying` is for `as_said`.
+    """
+    commands = 0
+    for step in steps((ROOT / name).read_text()):
+        printed = as_said(step.printed, walk.take(step), varying)
+        commands += bool(step.command)
+        assert printed == step.printed, f"{name}:{step.line} prints:\n{printed}"
+    assert commands
+
+
+def rewritten(page: str, walk: Walk, varying: re.Pattern[str] | None = None) -> str:
+    """Return the page with what its commands print now, and how they end.
+
+    `varying` is for `as_said`.
+    """
     lines = page.splitlines(keepends=True)
-    with tempfile.TemporaryDirectory() as folder:
-        walk = Walk(Path(folder))
-        for step, printed in [(step, walk.take(step)) for step in steps(page)][::-1]:
-            if step.command:
-                said = as_said(step.printed, printed)
-                lines[step.line : step.line + step.printed.count("\n")] = [said]
+    for step, printed in [(step, walk.take(step)) for step in steps(page)][::-1]:
+        if step.command:
+            said = textwrap.indent(as_said(step.printed, printed, varying), step.indent)
+            lines[step.line : step.line + step.printed.count("\n")] = [said]
     return "".join(lines)
 
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        Path(name).write_text(rewritten(Path(name).read_text()))
+        with tempfile.TemporaryDirectory() as folder:
+            Path(name).write_text(rewritten(Path(name).read_text(), Walk(Path(folder))))
