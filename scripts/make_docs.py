@@ -18,6 +18,7 @@ from openfero_gitops.domain.operario import OPTIONS  # noqa: E402 - from this ch
 from openfero_gitops.settings import CONFIG_VARIABLE, describe  # noqa: E402 - from this checkout
 from scripts.chart_permissions import with_permissions  # noqa: E402
 from scripts.chart_values import chart_readme  # noqa: E402
+from scripts.commands_page import commands_page  # noqa: E402
 from scripts.metrics_page import metrics_page  # noqa: E402
 from scripts.rules_page import rules_page  # noqa: E402
 
@@ -94,6 +95,7 @@ CHART: Final = ROOT / "charts" / "openfero-gitops"
 #: Functions that build a page, by its path from the root of the checkout.
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "charts/openfero-gitops/README.md": lambda: with_permissions(chart_readme(CHART)),
+    "docs/reference/commands.md": commands_page,
     "docs/reference/metrics.md": metrics_page,
     "docs/reference/options.md": options_page,
     "docs/reference/rules.md": rules_page,

@@ -84,10 +84,10 @@ def read_envelope(value: Any) -> tuple[Envelope, list[Finding]]:
     if value is None:
         return Envelope(), []
     findings: list[Finding] = []
-    values = _fields(value, (), _TOP, findings)
+    values = _fields(value, (), TOP, findings)
     values |= {
         field: make(**_fields(value[key], (key,), parsers, findings))
-        for key, (field, make, parsers) in _GROUPS.items()
+        for key, (field, make, parsers) in GROUPS.items()
         if isinstance(value, dict) and key in value
     }
     envelope = Envelope(**values)
@@ -137,7 +137,7 @@ def _fields(
     value: Any, pointer: Pointer, parsers: Mapping[str, _Parser], findings: list[Finding]
 ) -> dict[str, Any]:
     """Read the fields of a mapping; errors are added to `findings`."""
-    groups = () if pointer else tuple(_GROUPS)
+    groups = () if pointer else tuple(GROUPS)
     known_keys = (*parsers, *groups)
     if not isinstance(value, dict):
         message = f"{_name(pointer)} must be a mapping, not {shown(value)}"
@@ -170,7 +170,7 @@ def _suggest(key: str, known_keys: tuple[str, ...]) -> str:
     """Suggest a key of this mapping or (for `concurrent` at the top level) of another one."""
     if similar := nearest(key, known_keys):
         return f"did you mean {similar}?"
-    for group, (_, _, parsers) in _GROUPS.items():
+    for group, (_, _, parsers) in GROUPS.items():
         if key in parsers:
             return f"did you mean {group}.{key}?"
     return f"the keys are {', '.join(known_keys)}"
@@ -250,7 +250,7 @@ def _namespaces(value: Any) -> tuple[str, ...]:
 #: The field of a key, its parser, and an example of a valid value.
 _Parser = tuple[str, "Callable[[Any], Any]", str]
 
-_TOP: Final[Mapping[str, _Parser]] = {
+TOP: Final[Mapping[str, _Parser]] = {
     "paused": ("paused", _boolean, "true"),
     "mode": ("mode", _mode, "dry-run"),
     "namespaces": ("namespaces", _namespaces, "[openfero-jobs]"),
@@ -276,7 +276,7 @@ _WATCHDOG: Final[Mapping[str, _Parser]] = {
     "alertname": ("alertname", _alertname, "Watchdog"),
     "within": ("within", _duration, "15m"),
 }
-_GROUPS: Final[
+GROUPS: Final[
     Mapping[str, tuple[str, type[Limits | JobDefaults | Watchdog], Mapping[str, _Parser]]]
 ] = {
     "limits": ("limits", Limits, _LIMITS),

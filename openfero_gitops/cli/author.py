@@ -74,9 +74,8 @@ def validate(
 ) -> int:
     """Check the operarios in SOURCE, a folder or a Git URL.
 
-    Reports every problem with its path, line and rule; docs/reference/rules.md has a bad and a
-    good example of each rule. No cluster is contacted, except with --cluster: then
-    docs/reference/dry-run.md describes what the cluster is asked.
+    Reports every problem with its path, line and rule. No cluster is contacted, except with
+    --cluster.
 
     Exit code 1: there are errors, or there is no operario.
     """

@@ -196,6 +196,10 @@ class Node:
             return
         if not self._claim.exists() and any(self.directory.iterdir()):
             raise ControlPlaneError(f"{self.directory} holds something else: name another folder")
+        # The claim goes last: what an interrupted removal leaves can be removed later.
+        for entry in self.directory.iterdir():
+            if entry != self._claim and entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -233,6 +237,17 @@ class Node:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         if ran.returncode:
             raise ControlPlaneError(f"{archive} was not imported: {ran.stderr.strip()}")
+
+    def tag_image(self, name: str, other: str) -> None:
+        """Give an image another name, too.
+
+        Raises:
+            ControlPlaneError: there is no such image.
+        """
+        command = self.command("ctr", "-a", _SOCKET, "-n", "k8s.io", "images", "tag", name, other)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if ran.returncode:
+            raise ControlPlaneError(f"{name} has no other name: {ran.stderr.strip()}")
 
     def _import_tools(self) -> None:
         """Import the image without which no Pod starts."""

@@ -154,8 +154,11 @@ def test_two_replicas_are_ready(installation: Installation) -> None:
 
 def test_helm_test_passes(installation: Installation, tmp_path: Path) -> None:
     """A Pod finds the Service by its name, and its delivery is accepted; no Job comes of it."""
-    service = f"{NAME}.{NAMESPACE}.svc"
-    with name_server(tmp_path, service, urlsplit(installation.url).hostname or ""):
+    hosts = tmp_path / "hosts"
+    hosts.mkdir()
+    address = urlsplit(installation.url).hostname
+    (hosts / NAME).write_text(f"{address} {NAME}.{NAMESPACE}.svc.cluster.local\n")
+    with name_server(tmp_path, hosts):
         said = helm(
             *("test", RELEASE, "--logs", f"--timeout={PATIENCE - 60}s"),
             kubeconfig=installation.node.kubeconfig,

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def name_server(folder: Path, name: str, address: str) -> Iterator[None]:
-    """Answer questions for the name of a Service (NAME.NAMESPACE.svc) with its address."""
+def name_server(folder: Path, hosts: Path) -> Iterator[None]:
+    """Answer questions for the names in the files of a folder.
+
+    They are as `/etc/hosts`: an address, and NAME.NAMESPACE.svc.cluster.local for a Service. Files
+    that are added later count, too; one that is there is not read again.
+    """
     dnsmasq = require("dnsmasq", "apt-get install dnsmasq-base", "dnsmasq")
     argv = [
         dnsmasq,
@@ -30,7 +34,7 @@ def name_server(folder: Path, name: str, address: str) -> Iterator[None]:
         "--bind-interfaces",
         f"--listen-address={ADDRESS}",
         "--local=/local/",
-        f"--host-record={name}.cluster.local,{address}",
+        f"--hostsdir={hosts}",
     ]
     # It takes connections as well as datagrams.
     with Process(argv, log=folder / "dnsmasq.log", port=53, host=ADDRESS):

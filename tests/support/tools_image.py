@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _USER = "65532:65532"
+_LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
 def static_busybox() -> Path | None:
@@ -42,15 +44,41 @@ def write_tools(archive: Path, busybox: Path, kubectl: Path, names: Sequence[str
                 entry = tarfile.TarInfo(str(PurePosixPath("bin", applet)))
                 entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, "busybox", 0o777
                 tar.addfile(entry)
-    content = layer.getvalue()
+    _write(archive, layer.getvalue(), ["/bin/sleep", "2147483647"], names, busybox)
+
+
+def write_program(archive: Path, program: Path, name: str, files: Sequence[Path] = ()) -> None:
+    """Write an archive of an image with a program, the libraries that it loads, and other files.
+
+    It starts the program, whose arguments are those of the container.
+    """
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777)):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+        for library in _LIBRARY.findall(said):
+            _add(tar, library.removeprefix("/"), Path(library).read_bytes(), 0o755)
+        _add(tar, f"bin/{program.name}", program.read_bytes(), 0o755)
+        for file in files:
+            _add(tar, str(file).removeprefix("/"), file.read_bytes())
+    _write(archive, layer.getvalue(), [f"/bin/{program.name}"], [name], program)
+
+
+def _write(
+    archive: Path, content: bytes, entrypoint: list[str], names: Sequence[str], program: Path
+) -> None:
+    """Write an image of one layer; a program in it tells its architecture."""
     digest = hashlib.sha256(content).hexdigest()
     config = {
-        "architecture": "amd64" if _is_amd64(busybox) else "arm64",
+        "architecture": "amd64" if _is_amd64(program) else "arm64",
         "os": "linux",
         "config": {
             "User": _USER,
             "Env": ["PATH=/bin"],
-            "Entrypoint": ["/bin/sleep", "2147483647"],
+            "Entrypoint": entrypoint,
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }

@@ -23,7 +23,7 @@ PENDING = {
     "docs/how-to/platform/access.md",
     "docs/how-to/platform/kueue.md",
     "docs/reference/api.md",
-    "docs/reference/commands.md",
+    "docs/reference/status-and-stats.md",
     "docs/reference/logs-and-traces.md",
     "docs/troubleshooting/runbooks.md",
     "operarios-example/README.md",
