@@ -22,7 +22,10 @@ pytestmark = pytest.mark.cluster
 THIS = "tests/e2e/test_walks_cluster.py"
 FOLDER = ROOT / "docs/how-to/platform"
 #: They are one walk: a page goes on with the installation of the page before.
-PAGES = ["install.md", "private-repository.md", "signed-commits.md", "upgrade.md", "uninstall.md"]
+PAGES = [
+    "install.md", "private-repository.md", "push-hooks.md", "signed-commits.md", "upgrade.md",
+    "uninstall.md",
+]  # fmt: skip
 #: Files of these names are values of the chart.
 VALUES = [
     pytest.param("\n".join(block.body), id=f"{page.name}:{block.line}")

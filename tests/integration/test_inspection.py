@@ -192,7 +192,7 @@ def test_without_permission_commands_say_what_is_missing(
 
 def granted(kubectl: Kubectl, account: str, namespace: str, *roles: str) -> None:
     """Give a new ServiceAccount roles of the documentation, all in one namespace."""
-    page = (ROOT / "docs/reference/status-and-stats.md").read_text()
+    page = (ROOT / "docs/how-to/platform/permissions.md").read_text()
     kubectl("create", "serviceaccount", account, "-n", namespace)
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
         for role in yaml.safe_load_all(block):
