@@ -19,7 +19,6 @@ PENDING = {
     "README.md",
     "charts/openfero-gitops/README.md",
     "docs/explanation/syncs.md",
-    "docs/explanation/threat-model.md",
     "docs/how-to/platform/access.md",
     "docs/how-to/platform/kueue.md",
     "docs/reference/api.md",
