@@ -178,7 +178,7 @@ def test_pages_stay_in_the_pod_until_they_have_a_login() -> None:
 
 def test_the_example_with_a_proxy_opens_the_pages_to_the_proxy_alone() -> None:
     """The documented values for oauth2-proxy reach the controller and the NetworkPolicy."""
-    text = (ROOT / "docs/how-to/platform/access.md").read_text()
+    text = (ROOT / "docs/how-to/platform/single-sign-on.md").read_text()
     [values] = [
         b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("web:")
     ]
