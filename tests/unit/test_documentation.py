@@ -16,7 +16,6 @@ FOLDERS = ("*.md", "docs/**/*.md", "charts/*/README.md", "operarios-example/**/*
 PAGES = sorted(str(file.relative_to(ROOT)) for folder in FOLDERS for file in ROOT.glob(folder))
 #: Pages whose blocks still have to say what runs them. Remove a page when its blocks do.
 PENDING = {
-    "README.md",
     "charts/openfero-gitops/README.md",
     "docs/explanation/syncs.md",
     "docs/how-to/platform/access.md",
