@@ -22,6 +22,7 @@ import pytest
 from openfero_gitops.cli import main
 from openfero_gitops.domain.timestamp import format_time
 from openfero_gitops.dryrun.trial import CONFIG_MAP, from_config_map
+from tests.support.amtool import AMTOOL
 from tests.support.chart import (
     REPOSITORY,
     install_chart,
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
+#: The first one shows the state before the others change it.
+PAGES = sorted(
+    pages_run_by("tests/e2e/test_walks_on_a_cluster.py"),
+    key=lambda name: not name.endswith("what-is-it-doing.md"),
+)
 NAMESPACE = "openfero"
 JOBS = "openfero-jobs"
 PATIENCE = 180.0  # seconds
@@ -51,7 +57,7 @@ POLICY = "openfero-openfero-gitops-jobs"
 IDENTITY = "openfero-gitops-7d9f8b6c5-x2x9q"
 #: What is copied of the starter repository: what the alerts need, which is quicker.
 PARTS = re.compile(
-    r"openfero\.yaml|nodes/(kubenodenotready|kubenodereadinessflapping)/.*"
+    r"openfero\.yaml|alertmanager/.*|nodes/(kubenodenotready|kubenodereadinessflapping)/.*"
     r"|workloads/(kubepodcrashlooping|kubedeploymentreplicasmismatch|kubestatefulsetreplicasmismatch)/.*"
 )
 #: What is replaced in files of the starter repository.
@@ -81,7 +87,7 @@ VARYING = re.compile(
 )
 LOGS = {
     "drain": b"node/worker-5 cordoned\nnode/worker-5 drained\n",
-    "cordon": b"node/worker-3 patched\n",
+    "untangle": b"orders-0 waits for its lock\nthe lock of another process is still there\n",
     "restart": b"The owner does not allow a restart. Nothing was changed.\n",
 }
 
@@ -97,7 +103,9 @@ class Stage:
 
     def walk(self, folder: Path) -> Walk:
         """Return a walk whose commands reach the cluster as Ada, with a clone of the repository."""
-        walk = Walk(folder, programs=[self.kubectl], KUBECONFIG=str(self.kubeconfig))
+        walk = Walk(
+            folder, programs=[self.kubectl, AMTOOL.build()], KUBECONFIG=str(self.kubeconfig)
+        )
         clone = ["git", "clone", "--quiet", self.repository.url, "operarios"]
         subprocess.run(clone, cwd=walk.place, check=True)
         return walk
@@ -294,7 +302,7 @@ def proxied(url: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", pages_run_by("tests/e2e/test_walks_on_a_cluster.py"))
+@pytest.mark.parametrize("name", PAGES)
 def test_a_walk_with_a_running_controller(name: str, stage: Stage, tmp_path: Path) -> None:
     """Every command of the page is run as Ada, prints what the page says, and ends as it says."""
     compare(name, stage.walk(tmp_path), VARYING)
