@@ -4,8 +4,9 @@ In a fenced block `console` a line that begins with `$ ` is a command, and what 
 prints, on both streams; a line of a command that ends with a backslash goes on in the next line. A
 command that fails is followed by a last line `[exit code 1]`, which it does not print. In what it
 prints, `…` stands for any text of a line, and a line that is only `…` for any number of lines. A
-block whose fence names a path after its language is a file, written when the walk comes to it. A
-page has one folder, and one working directory in it.
+test may name what else may differ, such as times, so that a page can show a real one. A block whose
+fence names a path after its language is a file, written when the walk comes to it. A page has one
+folder, and one working directory in it.
 
 A comment in the page says what runs its commands: `<!-- run by: tests/e2e/test_walks.py -->` for
 all blocks below it, or `<!-- not run: REASON -->` for the next block, which the walk leaves out.
