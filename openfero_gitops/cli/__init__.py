@@ -15,6 +15,7 @@ from openfero_gitops import __version__
 from openfero_gitops.cli import author, control, importing, inspection, operator, serve, stats
 from openfero_gitops.cli.options import DONE, FAILED, FINDINGS
 from openfero_gitops.domain.errors import CatalogRefusal, OpenFeroError
+from openfero_gitops.domain.help import ERROR_TOPICS, link
 from openfero_gitops.domain.text import printable_lines
 
 
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     except OpenFeroError as error:
         # The text may quote what anybody wrote on a Job, or in an alert.
         click.echo(f"openfero-gitops: {printable_lines(str(error))}", err=True)
+        if topic := ERROR_TOPICS.get(type(error).__name__):
+            click.echo(f"See {link(topic)}", err=True)
         if isinstance(error, CatalogRefusal):
             return FINDINGS
     except SystemExit as end:

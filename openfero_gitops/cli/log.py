@@ -10,6 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from openfero_gitops.domain import help as help_page
 from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def to_stderr(form: str, level: str = "info") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _escape_controls,
+        _add_help,
         *([structlog.processors.format_exc_info] if form == "json" else []),
         renderer,
     ]
@@ -101,6 +103,17 @@ def _log_uncaught() -> None:
     sys.excepthook = of_main_thread
     threading.excepthook = of_thread
     sys.unraisablehook = of_finalizer
+
+
+def _add_help(
+    _logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Add where to read what to do about a warning or an error."""
+    if method not in ("info", "debug"):
+        topic = help_page.LOG_TOPICS.get(event["event"])
+        if topic is not None:
+            event["help"] = help_page.link(topic)
+    return event
 
 
 def _escape_controls(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
+from openfero_gitops.domain import help as help_page
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.event import Event, ObjectReference
@@ -284,7 +285,7 @@ def manifest(event: Event, name: str, identity: str, now: datetime) -> dict[str,
         "action": event.action,
         "reason": event.reason,
         "regarding": regarding,
-        "note": _cut(event.note, _MAX_NOTE_BYTES),
+        "note": _cut(_note(event), _MAX_NOTE_BYTES),
         "type": "Warning" if event.warning else "Normal",
     }
 
@@ -292,6 +293,11 @@ def manifest(event: Event, name: str, identity: str, now: datetime) -> dict[str,
 def series(count: int, now: datetime) -> dict[str, Any]:
     """The member of an Event that counts how often it happened."""
     return {"count": count, "lastObservedTime": format_time(now)}
+
+
+def _note(event: Event) -> str:
+    topic = help_page.EVENT_TOPICS.get(event.reason, "") if event.warning else ""
+    return help_page.with_link(event.note, topic, _MAX_NOTE_BYTES)
 
 
 def _cut(text: str, max_bytes: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openfero_gitops.domain.duration import format_age, format_duration
 from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.help import link
 from openfero_gitops.domain.pause import PauseCause
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.text import aligned, plural, printable
@@ -145,11 +146,15 @@ def _action_lines(status: ControllerStatus) -> Iterator[str]:
     topic_width = max(len(topic) for topic, _ in heads)
     age_width = max(len(age) for _, age in heads)
     indent = " " * (topic_width + age_width + 6)
+    explained = set()
     for action, (topic, age) in zip(shown, heads, strict=True):
         message = printable(action.message, _MAX_LINE_CHARACTERS)
         yield f"  {topic:<{topic_width}}  {age:>{age_width}}  {message}"
         if action.command:
             yield indent + printable(action.command, _MAX_LINE_CHARACTERS)
+        if topic not in explained:
+            explained.add(topic)
+            yield f"{indent}See {link(topic)}"
     if len(actions) > len(shown):
         yield f"  and {len(actions) - len(shown)} more; -o json lists all"
 
@@ -239,6 +244,7 @@ def _action_members(action: Action) -> dict[str, Any]:
         "message": action.message,
         "since": _time(action.since),
         "command": action.command or None,
+        "help": link(action.topic.value),
         "job": remediation.key.name if remediation else None,
         "namespace": remediation.key.namespace if remediation else None,
         "operario": remediation.operario if remediation else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from openfero_gitops.domain.help import CONDITION_TOPICS, link
+
 if TYPE_CHECKING:
     from openfero_gitops.domain.health import Condition
 
@@ -94,6 +96,7 @@ class ShownCondition:
     icon: str
     meaning: str
     message: str
+    help: str = ""
 
 
 def show_condition(condition: Condition) -> ShownCondition:
@@ -106,4 +109,7 @@ def show_condition(condition: Condition) -> ShownCondition:
         tone, icon, text = "idle", "refuse", f"{condition.name}: not configured"
     else:
         tone, icon, text = "ok", "ok", texts.good
-    return ShownCondition(condition.name, text, tone, icon, texts.meaning, condition.message)
+    topic = "" if condition.holds else CONDITION_TOPICS.get(condition.name, "")
+    return ShownCondition(
+        condition.name, text, tone, icon, texts.meaning, condition.message, link(topic)
+    )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
 
 from openfero_gitops.domain.errors import Overloaded, PayloadError, TooLarge
+from openfero_gitops.domain.help import link
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp.typedefs import Handler
 
 _log = structlog.get_logger(__name__)
@@ -31,11 +35,19 @@ _PATHS_OF_POST: Final = (
 
 
 def problem_response(
-    status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
+    status: int,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    *,
+    topics: Mapping[int, str] = MappingProxyType({}),
+    **members: Any,
 ) -> web.Response:
-    """Build a problem document; `members` are added to it."""
+    """Build a problem document; `members` are added to it.
+
+    `topics` are those of the page that says what to do, by status.
+    """
     body = {
-        "type": "about:blank",
+        "type": link(topics.get(status, "")) or "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from openfero_gitops.domain.help import CONDITION_TOPICS, link
 from openfero_gitops.web.api.described import ALIVE, METRICS, READY
 from openfero_gitops.web.api.operation import serve
 
@@ -26,7 +27,13 @@ def add_health(app: web.Application, state: ReplicaState, exposition: Exposition
         body = {
             "status": ("degraded" if failing else "ok") if ready else "not ready",
             "conditions": [
-                {"name": c.name, "holds": c.holds, "message": c.message or None} for c in conditions
+                {
+                    "name": c.name,
+                    "holds": c.holds,
+                    "message": c.message or None,
+                    "help": None if c.holds else link(CONDITION_TOPICS[c.name]),
+                }
+                for c in conditions
             ],
         }
         return web.json_response(body, status=200 if ready else 503)

@@ -15,6 +15,7 @@ from openfero_gitops.decision_log import trace_fields
 from openfero_gitops.delivery.alertmanager import PayloadLimits, read_delivery
 from openfero_gitops.domain.answer import Verdict
 from openfero_gitops.domain.errors import Overloaded, TooLarge
+from openfero_gitops.domain.help import HTTP_TOPICS
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import Outcome
 from openfero_gitops.tracing import NO_TRACES
@@ -116,7 +117,7 @@ def add_webhook(
             return refuse(request, error)
         except TimeoutError:
             detail = f"the delivery was not processed within {timeout_seconds:g} s; repeat it"
-            response = problem_response(503, detail, items=[])
+            response = problem_response(503, detail, topics=HTTP_TOPICS, items=[])
             _log.warning(
                 "delivery timed out",
                 code=response.status,
@@ -135,7 +136,7 @@ def add_webhook(
         return response
 
     def refuse(request: web.Request, error: Exception) -> web.Response:
-        response = problem_of(error, request, items=[])
+        response = problem_of(error, request, topics=HTTP_TOPICS, items=[])
         _log_refusal(request, response.status, error)
         _count_refusal(exposition, intake, error)
         return response
@@ -200,4 +201,4 @@ def _response(answer: Answer) -> web.Response:
         f"{failed} of {len(items)} alerts have no Job ({advice}): {name}{job}: "
         f"{reason}: {worst.message}"
     )
-    return problem_response(verdict.value, detail, items=items)
+    return problem_response(verdict.value, detail, topics=HTTP_TOPICS, items=items)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from openfero_gitops.catalog.mirror import HEAD
+from openfero_gitops.domain.help import link
 from tests.support.chart import install_chart, service_account_kubeconfig
 from tests.support.replica import Replica, alert, operario
 from tests.support.repository import Repository
@@ -99,7 +100,8 @@ def test_kubectl_shows_decisions_and_reasons(
         (healed,) = eventually(lambda: events(jobs_namespace, good, "Healed"))
         (not_healed,) = eventually(lambda: events(jobs_namespace, bad, "NotHealed"))
         assert (healed["type"], not_healed["type"]) == ("Normal", "Warning")
-        assert replica.remediation(bad)["effectMessage"] == not_healed["note"]
+        message = replica.remediation(bad)["effectMessage"]
+        assert not_healed["note"] == f"{message}. See {link('not-healed')}"
         assert not_healed["note"].startswith("still firing ")
         for sample in COUNTED:
             replica.wait_for(lambda sample=sample: sample in replica.read("/metrics"), PATIENCE)

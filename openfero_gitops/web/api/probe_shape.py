@@ -20,6 +20,8 @@ class ConditionShape(Shape):
     holds: bool
     message: Text | None
     """Why it does not hold."""
+    help: Text | None
+    """Where to read what to do."""
 
 
 class ReadyShape(Shape):

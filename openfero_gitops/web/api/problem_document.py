@@ -15,7 +15,7 @@ class ProblemDocument(Shape):
     model_config = ConfigDict(extra="allow")
 
     type: Text
-    """`about:blank`: the status says what kind of error it is."""
+    """Where to read what to do; `about:blank` if the status says everything."""
     title: Text
     """The name of the HTTP status."""
     status: int

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.domain.catalog import git_show
 from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.help import REASON_TOPICS, link
 from openfero_gitops.domain.operario import changed_options
 from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, Phase
@@ -42,6 +43,7 @@ class RemediationRow:
     remediation: Remediation
     reason: str
     meaning: str
+    help: str
     why: tuple[str, ...]
     until: datetime | None
     approver_note: str
@@ -108,6 +110,7 @@ def _row(
         remediation=remediation,
         reason=reason,
         meaning=meaning,
+        help=link(REASON_TOPICS.get(reason, "")),
         why=tuple(why),
         until=until,
         approver_note=approver_note,

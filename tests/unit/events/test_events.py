@@ -23,6 +23,7 @@ from openfero_gitops.domain.catalog import Envelope, Limits
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, Throttled, Unavailable
 from openfero_gitops.domain.event import Event, ObjectReference
+from openfero_gitops.domain.help import link
 from openfero_gitops.domain.lease import Leadership
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.pause import Pause, PauseCause
@@ -344,7 +345,8 @@ class TestRemediationEvents:
         assert stored[0]["regarding"]["name"] == edited.name
         assert stored[0]["note"] == (
             "not created by this controller, and ignored: its annotation openfero.io/target does "
-            "not belong to its recorded alert"
+            "not belong to its recorded alert. "
+            f"See {link('foreign-jobs')}"
         )
 
     def test_a_failure_message_is_reported_once(self) -> None:
@@ -484,7 +486,7 @@ class TestControllerEvents:
             event for event in await desk.stored("controller") if event["reason"] == "Quarantined"
         ]
         assert len(stored) == 11
-        assert stored[-1]["note"] == "90 more files with errors"
+        assert stored[-1]["note"] == f"90 more files with errors. See {link('quarantined')}"
 
 
 class TestRecorder:

@@ -10,6 +10,7 @@ import pytest
 
 from openfero_gitops.domain.catalog import Envelope
 from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.help import link
 from openfero_gitops.domain.lease import LeaseRecord
 from openfero_gitops.domain.operario import Options
 from openfero_gitops.domain.pause import Pause, PauseCause
@@ -100,10 +101,11 @@ def test_a_job_that_waits_for_approval_needs_a_person() -> None:
         target='{"pod":"web-1"}',
     )
     lines = as_text(summarize(records(job), NOW)).splitlines()
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "1 action needed:",
         '  approval  12m  PodCrashLooping pod="web-1": the Job must be approved before it starts',
         "                 openfero-gitops approve jobs/job-1",
+        f"                 See {link('approval')}",
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from openfero_gitops.domain.health import Condition
+from openfero_gitops.domain.help import link
 from openfero_gitops.metrics import Metrics
 from openfero_gitops.web.health import add_health
 from tests.support import pages
@@ -60,8 +61,13 @@ async def test_a_replica_that_lacks_something_is_not_ready(path: str) -> None:
         assert await answer.json() == {
             "status": "not ready",
             "conditions": [
-                {"name": "catalog", "holds": False, "message": "the first sync has not ended"},
-                {"name": "jobs", "holds": True, "message": None},
+                {
+                    "name": "catalog",
+                    "holds": False,
+                    "message": "the first sync has not ended",
+                    "help": link("catalog"),
+                },
+                {"name": "jobs", "holds": True, "message": None, "help": None},
             ],
         }
 
