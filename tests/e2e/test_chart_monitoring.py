@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from openfero_gitops.domain.help import PAGE
 from tests.support.chart import (
     CHART,
     NAME,
@@ -349,7 +350,7 @@ def test_each_alert_has_a_runbook() -> None:
     headings = {heading.lower() for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
     for name, rule in rules().items():
         address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert address.endswith("/docs/troubleshooting/runbooks.md")
+        assert address == f"{PAGE}runbooks.html"
         assert anchor in headings
         severity = rule["labels"]["severity"]
         assert f"| [{name}](#{anchor}) | {severity} |" in page

@@ -23,7 +23,6 @@ PENDING = {
     "docs/reference/api.md",
     "docs/reference/status-and-stats.md",
     "docs/reference/logs-and-traces.md",
-    "docs/troubleshooting/runbooks.md",
     "operarios-example/README.md",
 }
 
