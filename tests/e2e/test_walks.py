@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.walk import Walk, as_said, compare, pages_run_by, rewritten, steps
 
 if TYPE_CHECKING:
@@ -18,7 +20,11 @@ def test_a_walk_of_the_documentation(name: str, tmp_path: Path) -> None:
 
     (`python -m tests.support.walk PAGE` writes what is printed now into it.)
     """
-    compare(name, Walk(tmp_path))
+    walk = Walk(tmp_path)
+    if name.startswith("operarios-example/"):  # its reader is in a copy of that folder
+        shutil.copytree(ROOT / "operarios-example", walk.place, dirs_exist_ok=True)
+        (walk.place / "openfero-gitops").unlink()
+    compare(name, walk)
 
 
 def test_a_page_that_is_wrong_is_found(tmp_path: Path) -> None:

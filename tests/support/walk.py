@@ -135,7 +135,7 @@ def pages_run_by(test: str) -> list[str]:
     """Return the pages whose commands a test runs, as their comments say."""
     return [
         str(file.relative_to(ROOT))
-        for file in sorted(ROOT.glob("docs/**/*.md"))
+        for file in (*sorted(ROOT.glob("docs/**/*.md")), ROOT / "operarios-example/README.md")
         if test in RUN_BY.findall(file.read_text())
     ]
 
