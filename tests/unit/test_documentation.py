@@ -39,6 +39,15 @@ def test_a_command_of_a_page_is_run(name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/")])
+def test_a_page_says_who_it_is_for(name: str) -> None:
+    """The first paragraph says who reads the page; many people read no more."""
+    text = re.sub(r"<!--.*?-->\n*", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    assert text.startswith("# ")
+    first = text.split("\n\n")[1]
+    assert first.startswith("For ") or name == "docs/index.md", first
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_yaml_and_json_of_a_page_can_be_read(name: str) -> None:
     """An example that is copied has no slip of its own."""
