@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-THIS = "tests/e2e/test_walks_cluster.py"
+THIS = "tests/e2e/test_walks_with_helm.py"
 FOLDER = ROOT / "docs/how-to/platform"
 #: They are one walk: a page goes on with the installation of the page before.
 PAGES = [
