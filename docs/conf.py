@@ -34,6 +34,9 @@ nitpicky = True
 # The date of a build would make each build a different one.
 html_last_updated_fmt = None
 
+# Options keep their two dashes.
+smartquotes = False
+
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False

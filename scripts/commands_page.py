@@ -82,7 +82,7 @@ def _commands(
 def _section(path: tuple[str, ...], command: click.Command) -> str:
     context = click.Context(command, info_name=" ".join(("openfero-gitops", *path)))
     usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
-    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "").replace("<", "&lt;")
     if path[0] in _SETTINGS:
         options = "Its options are the [settings](settings.md).\n"
     else:

@@ -68,7 +68,7 @@ ignore:
 them, too.
 
 The examples show the lines that differ and the fields around them; `…` marks omitted fields.
-The messages of the server-side dry run are described in [dry-run.md](dry-run.md).
+The messages of the server-side dry run are described in [dry runs](dry-run.md).
 
 """
 

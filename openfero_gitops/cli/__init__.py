@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     _escape_unencodable()
     try:
-        return int(cli.main(argv, standalone_mode=False) or DONE)
+        return int(cli.main(argv, prog_name="openfero-gitops", standalone_mode=False) or DONE)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:

@@ -86,6 +86,7 @@ def convert(manifests: Iterable[Manifest]) -> Import:
     accounts = {
         (one.namespace, one.account or _DEFAULT_ACCOUNT) for one in definitions if not one.errors
     }
+    notes += _namespaces(definitions)
     rbac = _rbac(objects, accounts, notes)
     files |= rbac
     if rbac:
@@ -183,6 +184,17 @@ def _left_out(objects: list[Manifest]) -> Iterator[str]:
         yield (
             f"{plural(len(secrets), 'Secret')} not copied: {', '.join(secrets)}. Secrets do not "
             "belong in Git; create them in the namespace of the Jobs."
+        )
+
+
+def _namespaces(definitions: Iterable[ImportedDefinition]) -> Iterator[str]:
+    named = sorted({one.namespace for one in definitions if one.namespace and not one.errors})
+    if named:
+        yield (
+            f"Jobs run in the namespace that their definition names ({', '.join(named)}) only if "
+            "the controller may use it (--allowed-namespace, allowedNamespaces of the chart). "
+            "Otherwise they run in its jobs namespace, where their ServiceAccounts are missing: "
+            "change the namespace in rbac/, too."
         )
 
 
