@@ -127,7 +127,10 @@ def _application(api: ApiServer, token: str) -> web.Application:
         try:
             header = request.headers.get("Authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(header, authorization):
-                raise Unauthorized("the token is not that of the demo's kubeconfig")
+                raise Unauthorized(
+                    "the token is not that of the demo's kubeconfig, which is for openfero-gitops: "
+                    "kubectl sends no token without TLS"
+                )
             return await handler(request)
         except web.HTTPException:
             error: ApiError = NotFound(
