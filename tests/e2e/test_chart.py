@@ -280,7 +280,10 @@ def test_the_token_is_replaced_as_documented(
     values = merged(PODLESS, {"alertmanagerConfig": {"key": "alertmanager"}})
     page = (ROOT / "docs/how-to/platform/access.md").read_text()
     section = page[page.index("## Credentials") : page.index("### Wrong credentials")]
-    add, configure = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    add, configure = (
+        re.sub(r"^ *\$ ", "", block, flags=re.MULTILINE)
+        for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    )
     remove = add[add.index("kubectl -n openfero create") :].replace("token=both", "token=new")
 
     def run(script: str) -> tuple[str, str]:
@@ -391,7 +394,7 @@ def test_the_readme_names_what_an_uninstallation_leaves(kubectl: Kubectl, namesp
         ),
     )
     section = (CHART / "README.md").read_text().partition("## Uninstall")[2]
-    commands = re.findall(r"^kubectl (delete .*--namespace openfero.*)$", section, re.MULTILINE)
+    commands = re.findall(r"^\$ kubectl (delete .*--namespace openfero.*)$", section, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         kubectl(*(namespace if word == "openfero" else word for word in command.split()))
