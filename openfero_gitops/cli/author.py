@@ -115,7 +115,8 @@ def render(
 ) -> int:
     """Print the Jobs that an alert would create, as YAML.
 
-    Exit code 1: the alert would create no Job.
+    Exit code 1: the alert would create no Job. A Job that is refused, for example because a value
+    is unsafe in its command, is created and counts.
     """
     from openfero_gitops.author.alert_file import read_alert_file  # noqa: PLC0415
     from openfero_gitops.catalog.yaml.dump import to_yaml  # noqa: PLC0415
