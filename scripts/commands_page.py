@@ -80,7 +80,9 @@ def _commands(
 
 
 def _section(path: tuple[str, ...], command: click.Command) -> str:
-    context = click.Context(command, info_name=" ".join(("openfero-gitops", *path)))
+    # As a child of the group: click keeps the names of the option for help on the command.
+    parent = click.Context(cli, info_name="openfero-gitops", **cli.context_settings)
+    context = click.Context(command, parent=parent, info_name=" ".join(path))
     usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
     text = inspect.cleandoc(command.help or "").replace("\b\n", "").replace("<", "&lt;")
     if path[0] in _SETTINGS:
