@@ -17,6 +17,7 @@ from openfero_gitops.catalog.validation.schema import bundle, bundled
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.commands.live import open_cluster
 from openfero_gitops.domain.errors import OpenFeroError
+from openfero_gitops.domain.help import PAGE
 from tests.integration.odd_server import kubeconfig as write_kubeconfig
 from tests.support.paths import ROOT
 from tests.support.replica import operario
@@ -63,7 +64,9 @@ async def error_line(*arguments: str | Path) -> str:
     """Run a command that fails, and return its one-line error."""
     ran = await validate(*arguments)
     assert (ran.returncode, ran.stdout) == (2, ""), ran
-    (line,) = ran.stderr.splitlines()
+    line, *help_lines = ran.stderr.splitlines()
+    assert all(each.startswith(f"See {PAGE}#") for each in help_lines)
+    assert len(help_lines) <= 1
     return line.removeprefix("openfero-gitops: ")
 
 
