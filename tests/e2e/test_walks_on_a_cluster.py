@@ -64,7 +64,7 @@ PARTS = re.compile(
 CHANGES = {
     "nodes/kubenodereadinessflapping/firing.yaml": {'max-per-hour: "2"': 'max-per-hour: "9"'},
     "workloads/kubepodcrashlooping/monitoring-firing.yaml": {
-        "heals-within: 30m": "heals-within: 2s"
+        "heals-within: 30m": "heals-within: 15s"
     },
     "workloads/kubedeploymentreplicasmismatch/firing.yaml": {
         "heals-within: 30m": "heals-within: 1s\n    openfero.io/rerun-after: 2s",
@@ -160,6 +160,8 @@ def remediate(replica: Replica) -> list[str]:
         replica.wait_for(is_reached)
 
     [first] = deliver(helped)
+    reach(first, "Succeeded")
+    deliver(helped | {"status": "resolved", "endsAt": format_time(datetime.now(UTC))})
     waiting = deliver(*drains)
     for item, phase in zip(
         [*waiting, *deliver(failed, unsafe, cordons[0])],
@@ -171,8 +173,6 @@ def remediate(replica: Replica) -> list[str]:
         [behind] = deliver(cordon)
         reach(behind, "Waiting", "max-concurrent")
     deliver(unknown)
-    reach(first, "Succeeded")
-    deliver(helped | {"status": "resolved", "endsAt": format_time(datetime.now(UTC))})
 
     def is_stopped() -> bool:
         [item] = deliver(repeated)
