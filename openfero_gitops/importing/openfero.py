@@ -69,7 +69,9 @@ class Import:
     @property
     def is_complete(self) -> bool:
         """Whether there is a definition, and each one became an operario."""
-        return bool(self.definitions) and not any(one.errors for one in self.definitions)
+        return bool(self.definitions) and not any(
+            definition.errors for definition in self.definitions
+        )
 
 
 def convert(manifests: Iterable[Manifest]) -> Import:
@@ -84,14 +86,22 @@ def convert(manifests: Iterable[Manifest]) -> Import:
     ]
     notes += [*_left_out(objects), *_tied(definitions)]
     accounts = {
-        (one.namespace, one.account or _DEFAULT_ACCOUNT) for one in definitions if not one.errors
+        (definition.namespace, definition.account or _DEFAULT_ACCOUNT)
+        for definition in definitions
+        if not definition.errors
     }
     notes += _namespaces(definitions)
     rbac = _rbac(objects, accounts, notes)
     files |= rbac
     if rbac:
         files["kustomization.yaml"] = _kustomization(rbac)
-    namespaces = sorted({one.namespace for one in definitions if one.namespace and not one.errors})
+    namespaces = sorted(
+        {
+            definition.namespace
+            for definition in definitions
+            if definition.namespace and not definition.errors
+        }
+    )
     files["openfero.yaml"] = _envelope(namespaces)
     return Import(files, tuple(definitions), tuple(notes))
 
@@ -188,7 +198,13 @@ def _left_out(objects: list[Manifest]) -> Iterator[str]:
 
 
 def _namespaces(definitions: Iterable[ImportedDefinition]) -> Iterator[str]:
-    named = sorted({one.namespace for one in definitions if one.namespace and not one.errors})
+    named = sorted(
+        {
+            definition.namespace
+            for definition in definitions
+            if definition.namespace and not definition.errors
+        }
+    )
     if named:
         yield (
             f"Jobs run in the namespace that their definition names ({', '.join(named)}) only if "
@@ -199,7 +215,11 @@ def _namespaces(definitions: Iterable[ImportedDefinition]) -> Iterator[str]:
 
 
 def _tied(definitions: Iterable[ImportedDefinition]) -> Iterator[str]:
-    count = Counter((one.alertname, one.status) for one in definitions if not one.errors)
+    count = Counter(
+        (definition.alertname, definition.status)
+        for definition in definitions
+        if not definition.errors
+    )
     for (alertname, status), number in sorted(count.items()):
         if number > 1:
             yield (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openfero_gitops.importing.openfero import Import, ImportedDefinition
 
 _INTRODUCTION: Final = (
-    "For whoever reviews this import. It lists what each definition means in another way than in "
+    "For reviewers of this import. It lists how the behavior of each definition differs from "
     "OpenFero. Delete this file when you have read it."
 )
 
@@ -29,14 +29,15 @@ def as_markdown(imported: Import) -> str:
         "# Imported from OpenFero",
         _INTRODUCTION,
     ]
-    for one in sorted(imported.definitions, key=_order):
-        parts.append(f"## {one.name}")
-        if one.errors:
-            parts.append(f"`{one.path}`, from {one.origin}. It is not an operario:")
-            parts.append(_list(one.errors))
+    for definition in sorted(imported.definitions, key=_order):
+        parts.append(f"## {definition.name}")
+        place = f"`{definition.path}`, from {definition.origin}"
+        if definition.errors:
+            parts.append(f"{place}. It is not an operario:")
+            parts.append(_list(definition.errors))
             continue
-        parts.append(f"`{one.path}`, from {one.origin}: alert {one.alertname}, {one.status}.")
-        parts.append(_list(_marked(difference) for difference in one.differences))
+        parts.append(f"{place}: alert {definition.alertname}, {definition.status}.")
+        parts.append(_list(_marked(difference) for difference in definition.differences))
     parts += ["## All operarios", _list(difference.message for difference in imported.for_all)]
     if imported.notes:
         parts += ["## Notes", _list(imported.notes)]
@@ -49,24 +50,24 @@ def as_values(imported: Import) -> dict[str, Any]:
         "files": sorted(imported.files),
         "definitions": [
             {
-                "name": one.name,
-                "origin": one.origin,
-                "path": one.path,
-                "alertname": one.alertname or None,
-                "status": one.status or None,
-                "namespace": one.namespace or None,
-                "differences": list(map(_values, one.differences)),
-                "errors": list(one.errors),
+                "name": definition.name,
+                "origin": definition.origin,
+                "path": definition.path,
+                "alertname": definition.alertname or None,
+                "status": definition.status or None,
+                "namespace": definition.namespace or None,
+                "differences": list(map(_values, definition.differences)),
+                "errors": list(definition.errors),
             }
-            for one in sorted(imported.definitions, key=_order)
+            for definition in sorted(imported.definitions, key=_order)
         ],
         "differences": list(map(_values, imported.for_all)),
         "notes": list(imported.notes),
     }
 
 
-def _order(one: ImportedDefinition) -> tuple[bool, str, str]:
-    return bool(one.errors), one.alertname.lower(), one.name
+def _order(definition: ImportedDefinition) -> tuple[bool, str, str]:
+    return bool(definition.errors), definition.alertname.lower(), definition.name
 
 
 def _values(difference: Difference) -> dict[str, Any]:
@@ -86,15 +87,16 @@ def _list(lines: Any) -> str:
 
 
 def _lines(imported: Import) -> Iterator[str]:
-    for one in sorted(imported.definitions, key=_order):
-        if one.errors:
-            yield f"{one.name}: not an operario, moved to {one.path}"
-            yield from (f"  ! {error}" for error in one.errors)
+    for definition in sorted(imported.definitions, key=_order):
+        if definition.errors:
+            yield f"{definition.name}: not an operario, moved to {definition.path}"
+            yield from (f"  ! {error}" for error in definition.errors)
         else:
-            yield f"{one.name}: {one.alertname} ({one.status}) in {one.path}"
+            alert = f"{definition.alertname} ({definition.status})"
+            yield f"{definition.name}: {alert} in {definition.path}"
             yield from (
                 f"  {'!' if difference.needs_review else '-'} {difference.id}: {difference.message}"
-                for difference in one.differences
+                for difference in definition.differences
             )
         yield ""
     yield "All operarios:"
@@ -105,7 +107,7 @@ def _lines(imported: Import) -> Iterator[str]:
         yield from (f"  - {note}" for note in imported.notes)
     yield ""
     definitions = imported.definitions
-    failed = sum(bool(one.errors) for one in definitions)
+    failed = sum(bool(definition.errors) for definition in definitions)
     yield f"{plural(len(definitions) - failed, 'operario')} imported" + (
         f", {plural(failed, 'definition')} not" if failed else ""
     )

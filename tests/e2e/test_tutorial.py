@@ -34,7 +34,7 @@ SERVICES = (
     ("alertmanager", "monitoring"),
     ("checkout", "shop"),
 )
-#: The names of images in the manifests, and the program that stands in for each.
+#: Image names in the manifests, and the local program that replaces each image.
 #: Debian's Alertmanager reads them from there.
 TEMPLATES = sorted(Path("/usr/share/prometheus/alertmanager").glob("*.tmpl"))
 PROGRAMS = {

@@ -113,7 +113,7 @@ def _in_container(before: Body, after: Body, own: set[str]) -> Iterator[str]:
     for variable in set(now) - set(was):
         if not variable.startswith("OPENFERO_"):
             yield f"{name}: {variable} is added"
-    rest = [{k: v for k, v in one.items() if k != "env"} for one in (before, after)]
+    rest = [{k: v for k, v in container.items() if k != "env"} for container in (before, after)]
     if rest[0] != rest[1]:
         yield f"{name}: {rest[0]} is {rest[1]}"
 
@@ -147,11 +147,11 @@ def compare(files: list[str], folder: Path) -> dict[str, list[str]]:
     source = CatalogSource(str(folder))
     catalog = asyncio.run(read_catalog(source))
     found = {}
-    for one in result.imported.definitions:
-        definition = {} if one.errors else yaml.safe_load((folder / one.path).read_text())
+    for imported in result.imported.definitions:
+        definition = {} if imported.errors else yaml.safe_load((folder / imported.path).read_text())
         if definition.get("kind") != "Operarius" or definition["spec"].get("enabled") is False:
             continue
-        text = (folder / "tests" / one.name / "imported" / "alert.json").read_bytes()
+        text = (folder / "tests" / imported.name / "imported" / "alert.json").read_bytes()
         alert = yaml.safe_load(text)
         theirs = openferos_job(definition, alert)
         jobs, _ = render_all(catalog, read_alert_file(text, "alert.json"), source)
@@ -164,9 +164,11 @@ def compare(files: list[str], folder: Path) -> dict[str, list[str]]:
         [ours] = [
             job
             for job in jobs
-            if job["metadata"]["annotations"]["openfero.io/operarius"] == one.name
+            if job["metadata"]["annotations"]["openfero.io/operarius"] == imported.name
         ] or [{}]
-        found[one.name] = unexpected(theirs, ours, own) if ours else ["another operario is used"]
+        found[imported.name] = (
+            unexpected(theirs, ours, own) if ours else ["another operario is used"]
+        )
     return found
 
 

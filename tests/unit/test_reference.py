@@ -47,8 +47,8 @@ def test_every_command_and_option_is_listed() -> None:
             for option in (*parameter.opts, *parameter.secondary_opts)
         }
         listed = {*re.findall(r"`(-{1,2}[a-z][a-z-]*)`", table(sections[name]))}
-        assert listed == {one for one in options if not one.startswith("--git-")}, name
-        assert {one for one in options if one.startswith("--git-")} <= shared
+        assert listed == {option for option in options if not option.startswith("--git-")}, name
+        assert {option for option in options if option.startswith("--git-")} <= shared
 
 
 def test_every_key_of_the_envelope_is_listed() -> None:

@@ -41,7 +41,7 @@ def imported() -> Import:
 
 def definition(imported: Import, name: str) -> ImportedDefinition:
     """Return a definition by its name."""
-    return next(one for one in imported.definitions if one.name == name)
+    return next(definition for definition in imported.definitions if definition.name == name)
 
 
 def ids(imported: Import, name: str) -> set[str]:
@@ -158,7 +158,7 @@ def test_a_template_that_is_no_field() -> None:
     """A definition whose template has a function is kept aside, with the reason."""
     text = (INSTALLATION / "operariuses.yaml").read_text()
     imported = converted(text.replace("{{ .Labels.namespace }}", "{{ .Labels.namespace | quote }}"))
-    [invalid] = [one for one in imported.definitions if one.errors]
+    [invalid] = [definition for definition in imported.definitions if definition.errors]
     assert invalid.path == "_invalid/restart-pod.yaml"
     assert "quote" in invalid.errors[0]
     assert not imported.is_complete
@@ -192,7 +192,7 @@ def test_one_name_in_two_namespaces() -> None:
     """The second operario is named after its namespace, too; an exact copy is left out."""
     text = (INSTALLATION / "operariuses.yaml").read_text()
     imported = converted(text, text, text.replace("namespace: openfero", "namespace: shop"))
-    assert sorted(one.name for one in imported.definitions) == [
+    assert sorted(definition.name for definition in imported.definitions) == [
         "restart-pod",
         "restart-pod-shop",
         "undo",
