@@ -21,7 +21,7 @@ from openfero_gitops.author.diff.fields import (
     option_changes,
 )
 from openfero_gitops.author.diff.side import Side
-from openfero_gitops.author.diff.winners import winners
+from openfero_gitops.author.diff.winners import takeovers, winners
 from openfero_gitops.catalog.powers import powers
 from openfero_gitops.catalog.rights import (
     account_of,
@@ -66,13 +66,15 @@ def compare(base: Side, head: Side) -> BehaviorDiff:
     for key in old.keys() & new.keys():
         changes += _changed(old[key], new[key])
     changes += _rights(old, new, *grants)
+    matched = tuple(winners(base.catalog, head.catalog))
+    changes += takeovers(matched, base.catalog, head.catalog)
     old_blobs = {file.path: file.blob for file in base.snapshot.files}
     new_blobs = {file.path: file.blob for file in head.snapshot.files}
     return BehaviorDiff(
         base=base.snapshot.revision,
         head=head.snapshot.revision,
         changes=tuple(sorted(changes, key=lambda change: change.rank)),
-        winners=tuple(winners(base.catalog, head.catalog)),
+        winners=matched,
         files=sum(old_blobs.get(path) != new_blobs.get(path) for path in {*old_blobs, *new_blobs}),
         broken=bool(broken),
     )

@@ -10,10 +10,17 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
-from openfero_gitops.author.diff.change import Winner
+from openfero_gitops.author.diff.change import (
+    BehaviorChange,
+    ChangeEffect,
+    ChangeKind,
+    Winner,
+)
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.alert import Alert
 from openfero_gitops.domain.matcher import Operator
+from openfero_gitops.domain.operario import Mode
+from openfero_gitops.domain.sentence import Quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +46,40 @@ def winners(base: Catalog, head: Catalog) -> Iterator[Winner]:
                     matcher for operario in (*old, *new) for matcher in operario.options.matchers
                 ]
                 yield from _transitions((new or old)[0], matchers, base, head)
+
+
+def takeovers(changed: Sequence[Winner], base: Catalog, head: Catalog) -> Iterator[BehaviorChange]:
+    """Find the alerts whose Jobs no longer wait for approval, or are no longer dry runs.
+
+    No option of any operario needs to change for that: it is enough that the operario with the
+    option is removed, is disabled or has a lower priority than another one.
+    """
+    old = {operario.name: operario for operario in base.operarios}
+    new = {operario.name: operario for operario in head.operarios}
+    for winner in changed:
+        if not (winner.before and winner.after):
+            continue
+        before, after = old[winner.before], new[winner.after]
+        alert = ("matches alert ", Quote(winner.alertname), f" ({winner.status}) instead of ")
+        for held_back, sentence in (
+            (_needs_approval, ", which requires approval; its own Jobs start without approval"),
+            (_is_dry, ", whose Jobs are dry runs; its own Jobs run"),
+        ):
+            if held_back(before) and not held_back(after):
+                yield BehaviorChange(
+                    ChangeEffect.WIDENS,
+                    ChangeKind.OPTION,
+                    after.name,
+                    (*alert, Quote(before.name), sentence),
+                )
+
+
+def _needs_approval(operario: Operario) -> bool:
+    return operario.options.approval
+
+
+def _is_dry(operario: Operario) -> bool:
+    return operario.options.mode is Mode.DRY_RUN
 
 
 def _choice(operarios: Sequence[Operario]) -> list[tuple[str, bool, tuple[Matcher, ...]]]:

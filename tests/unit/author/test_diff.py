@@ -868,6 +868,51 @@ def test_a_priority_that_changes_nothing_is_no_other_winner() -> None:
     assert difference.winners == ()
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (
+            {"approval": "required"},
+            "openfero-a, which requires approval; its own Jobs start without approval",
+        ),
+        ({"mode": "dry-run"}, "openfero-a, whose Jobs are dry runs; its own Jobs run"),
+    ],
+)
+@pytest.mark.parametrize("lost", [{"enabled": "false"}, {"priority": "-1"}, None])
+def test_an_operario_that_takes_over_without_approval_allows_more(
+    option: dict[str, str], sentence: str, lost: dict[str, str] | None
+) -> None:
+    """An alert whose Jobs no longer wait for approval is reported, whatever the cause."""
+    alert = {"alertname": "HostDown", "status": "firing"}
+    first = job("openfero-a", {**alert, **option, "priority": "1"})
+    after = [] if lost is None else [job("openfero-a", {**alert, **option, **lost})]
+    second = job("openfero-b", alert)
+
+    [change] = [
+        change
+        for change in changes_of(side(first, second), side(second, *after))
+        if change[0] is ChangeEffect.WIDENS and "instead" in change[2]
+    ]
+
+    assert change[2] == f"matches alert HostDown (firing) instead of {sentence}"
+
+
+def test_an_operario_that_takes_over_with_approval_allows_no_more() -> None:
+    """If both operarios require approval, none is lost; a new requirement is no loss either."""
+    needs = {"alertname": "HostDown", "status": "firing", "approval": "required"}
+    free = {"alertname": "HostDown", "status": "firing"}
+    first, second = job("openfero-a", {**needs, "priority": "1"}), job("openfero-b", needs)
+
+    assert ChangeEffect.WIDENS not in {
+        effect
+        for before, after in [
+            (side(first, second), side(second)),
+            (side(job("openfero-b", free)), side(first, job("openfero-b", free))),
+        ]
+        for effect, _, _ in changes_of(before, after)
+    }
+
+
 # How it is told.
 
 HOSTILE = (
