@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from openfero_gitops.cli import main
 from openfero_gitops.domain.timestamp import format_time
@@ -30,11 +31,12 @@ from tests.support.chart import (
 )
 from tests.support.cluster import Kubectl, KubectlError, require_binaries
 from tests.support.kubelet_logs import kubelet_logs
+from tests.support.optional import require_jq
 from tests.support.paths import ROOT
 from tests.support.replica import Replica, alert
 from tests.support.repository import Repository
 from tests.support.users import Users
-from tests.support.walk import Walk, compare, pages_run_by
+from tests.support.walk import Walk, blocks, compare, pages_run_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +104,7 @@ class Stage:
     repository: Repository
     kubeconfig: Path
     kubectl: Path
+    audit_log: Path
 
     def walk(self, folder: Path) -> Walk:
         """Return a walk whose commands reach the cluster as Ada, with a clone of the repository."""
@@ -110,7 +113,21 @@ class Stage:
         )
         clone = ["git", "clone", "--quiet", self.repository.url, "operarios"]
         subprocess.run(clone, cwd=walk.place, check=True)
+        (walk.place / "audit.log").symlink_to(self.audit_log)
         return walk
+
+
+def audit_policy(folder: Path) -> Path:
+    """Write the audit policy of the page for auditors; what it leaves out, the tests record."""
+    page = (ROOT / "docs/how-to/auditors/audit-log.md").read_text()
+    [block] = [block for block in blocks(page) if block.path == "audit-policy.yaml"]
+    policy = yaml.safe_load("\n".join(block.body))
+    policy["rules"] += yaml.safe_load((ROOT / "tests/cluster/audit-policy.yaml").read_text())[
+        "rules"
+    ]
+    path = folder / "audit-policy.yaml"
+    path.write_text(yaml.safe_dump(policy))
+    return path
 
 
 def starter_repository(folder: Path) -> Repository:
@@ -225,7 +242,7 @@ def start_by_hand(kubectl: Kubectl, job: str) -> None:
 def stage(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    private_control_plane: Callable[[], ControlPlane],
+    private_control_plane: Callable[..., ControlPlane],
 ) -> Iterator[Stage]:
     """Install the chart, start a replica, and let it remediate.
 
@@ -234,7 +251,9 @@ def stage(
     folder = tmp_path_factory.mktemp("stage")
     repository = starter_repository(folder / "operarios")
     program = require_binaries(request.config) / "kubectl"
-    kubeconfig = private_control_plane().kubeconfig
+    flags = {"kube-apiserver": [f"--audit-policy-file={audit_policy(folder)}"]}
+    plane = private_control_plane(flags=flags)
+    kubeconfig = plane.kubeconfig
     kubectl = Kubectl(program, kubeconfig)
     with contextlib.ExitStack() as ended:
         values = {**REPOSITORY, "logs": {"enabled": True}}
@@ -273,7 +292,7 @@ def stage(
         start_by_hand(kubectl, bypassed)
         for job in (approved, bypassed):
             replica.wait_for(lambda job=job: replica.remediation(job)["phase"] == "Succeeded")
-        yield Stage(replica, repository, config, program)
+        yield Stage(replica, repository, config, program, plane.audit_log)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -307,4 +326,6 @@ def proxied(url: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_walk_with_a_running_controller(name: str, stage: Stage, tmp_path: Path) -> None:
     """Every command of the page is run as Ada, prints what the page says, and ends as it says."""
+    if name.endswith("audit-log.md"):
+        require_jq()
     compare(name, stage.walk(tmp_path), VARYING)

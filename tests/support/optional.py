@@ -42,6 +42,11 @@ def require_prometheus() -> Path:
     return require("Prometheus", "apt-get install prometheus", "prometheus")
 
 
+def require_jq() -> Path:
+    """Return jq's executable."""
+    return require("jq", "apt-get install jq", "jq")
+
+
 def require_chromium() -> Path:
     """Return Chromium's executable."""
     return require("Chromium", "apt-get install chromium", "chromium", "chromium-browser")
