@@ -13,6 +13,8 @@ import click
 from openfero_gitops.catalog import envelope
 from openfero_gitops.cli import cli
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.effect import Effect
+from openfero_gitops.domain.help import CONDITION_TOPICS
 from tests.support.paths import ROOT
 
 REFERENCE = ROOT / "docs/reference"
@@ -59,6 +61,23 @@ def test_every_key_of_the_envelope_is_listed() -> None:
     page = (REFERENCE / "files.md").read_text()
     section = page.partition("## openfero.yaml")[2].partition("\n## ")[0]
     assert {*re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE)} == groups | {*envelope.TOP}
+
+
+def test_every_condition_is_listed_under_what_it_affects() -> None:
+    """The page has three tables: conditions that make a replica unready, degrade it, or neither."""
+    page = (REFERENCE / "conditions.md").read_text()
+    listed = {
+        heading: {*re.findall(r"^\| `([a-z ]+)` \|", section, re.MULTILINE)}
+        for heading, section in re.findall(r"^## (.+)\n((?:(?!^## ).*\n)*)", page, re.MULTILINE)
+    }
+    assert {name for names in listed.values() for name in names} == {*CONDITION_TOPICS}
+    assert sum(map(len, listed.values())) == len(CONDITION_TOPICS)
+
+
+def test_every_effect_is_listed() -> None:
+    """In the order of the code."""
+    page = (REFERENCE / "effects.md").read_text()
+    assert re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE) == [*Effect]
 
 
 def leaves(group: click.Group, prefix: str) -> list[tuple[str, click.Command]]:
