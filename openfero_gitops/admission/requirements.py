@@ -4,8 +4,9 @@ Users who can change Jobs can edit the options recorded on one, but not the oper
 So a waiting Job meets the stricter of the two, option by option. If its operario became stricter in
 Git while it waits, that counts at once; if it became less strict, the recorded options still count.
 A Job whose operario is not in the active catalog must be approved, whatever is recorded: somebody
-removed it from Git, or wrote another name on the Job. So must a Job from another repository than
-that of the active catalog, as after a change of the settings: its operario was reviewed elsewhere.
+removed it from Git, or wrote another name on the Job. So must a Job whose operario was disabled,
+and one from another repository than that of the active catalog, as after a change of the settings:
+its operario was reviewed elsewhere.
 
 A Job of another version of its operario than that of the active catalog gets the digest of the
 active one, so that admission does not wait for a person to approve what was changed in Git.
@@ -91,6 +92,12 @@ def _requirements(remediation: Remediation, catalog: Catalog) -> _Required:
         options = stricter_options(recorded, operario.options)
         if message := _other_repository(remediation, catalog):
             return _Required(replace(options, approval=True), message)
+        if not (operario.options.enabled or recorded.approval):
+            message = (
+                f"operario {shown(operario.name)} was disabled in Git; the Job starts only if it is"
+                " approved"
+            )
+            return _Required(replace(options, approval=True), message, operario.spec_digest)
         if options.approval and not recorded.approval:
             message = (
                 f"operario {shown(operario.name)} requires approval in Git, but the options "

@@ -80,8 +80,9 @@ class Options:
     )
     enabled: bool = option(
         BOOLEAN,
-        "`false` disables the operario. OpenFero's label `openfero/job-disabled` does too, with "
-        "any value, even `false`.",
+        "`false` disables the operario: it gets no new Jobs, and its Jobs that already wait start "
+        "only if somebody approves them. OpenFero's label `openfero/job-disabled` disables it too, "
+        "with any value, even `false`.",
         default=True,
         example="false",
         recorded=False,

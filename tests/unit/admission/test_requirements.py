@@ -112,6 +112,21 @@ def test_a_job_whose_operario_is_not_in_the_catalog_must_be_approved(
     assert approved.phase is Phase.WAITING
 
 
+def test_a_job_whose_operario_was_disabled_must_be_approved() -> None:
+    """Somebody disabled it because it should not run; a Job that already waits is no exception."""
+    active = catalog(operario(options=Options(enabled=False)))
+
+    effective = required(remediation(), active)
+
+    assert effective.phase is Phase.AWAITING_APPROVAL
+    [(_, decision)] = decide([effective], Envelope(), pause=None, now=NOW)
+    assert isinstance(decision, Wait)
+    assert decision.reason is Reason.APPROVAL
+    assert "was disabled in Git" in decision.message
+    approved = required(remediation(approved_by="ada"), active)
+    assert approved.phase is Phase.WAITING
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_job_of_another_repository_must_be_approved(gated: bool) -> None:  # noqa: FBT001
     """An operario of the same name and alert does not change that; both repositories are named."""
