@@ -155,12 +155,16 @@ def _defaults(draft: Draft, envelope: Envelope) -> Iterator[Difference]:
 
 def _templates(draft: Draft) -> Iterator[Difference]:
     grammar = template.grammar_of(draft.form)
+    placeholders: dict[str, set[str]] = {}
     for place, text in _texts(draft.job["spec"]):
-        written = sorted({field.written for field in template.fields(text, grammar)})
+        found = {field.written for field in template.fields(text, grammar)}
+        placeholders.setdefault(place, set()).update(found)
+    for place, found in placeholders.items():
+        written = ", ".join(sorted(found))
         if written and not place.endswith("env"):
             yield Difference(
                 "template-in-command",
-                f"{place} contains {', '.join(written)}. A value with other characters than "
+                f"{place} contains {written}. A value with other characters than "
                 "letters, digits and ._:/- refuses the remediation, so that an alert cannot add "
                 "commands. Read the variable OPENFERO_… of the label instead, in quotes.",
                 needs_review=True,
@@ -168,7 +172,7 @@ def _templates(draft: Draft) -> Iterator[Difference]:
         if written and draft.form is not Form.OPERARIUS:
             yield Difference(
                 "template",
-                f"{place} contains {', '.join(written)}, which is replaced by the value. OpenFero "
+                f"{place} contains {written}, which is replaced by the value. OpenFero "
                 "replaces it only in an Operarius.",
                 needs_review=True,
             )

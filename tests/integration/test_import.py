@@ -64,9 +64,13 @@ def installation(kubectl: Kubectl, shared_namespace: str) -> Iterator[str]:
 
 
 def test_an_installation_is_imported(
-    installation: str, kubeconfig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    installation: str,
+    kubectl: Kubectl,
+    kubeconfig: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Definitions and permissions of the cluster are written without what the server added."""
+    """Definitions and permissions are written without what the server added, and can be applied."""
     folder = tmp_path / "out"
     command = ["import", "openfero", "--kubeconfig", str(kubeconfig), "--namespace", installation]
     assert main([*command, "--to", str(folder)]) == 0, capsys.readouterr()
@@ -76,6 +80,9 @@ def test_an_installation_is_imported(
         part["kind"] for part in yaml.safe_load_all((folder / "rbac/restarter.yaml").read_text())
     ]
     assert sorted(kinds) == ["ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"]
+    kubectl("delete", "serviceaccount/restarter", "--namespace", installation)
+    kubectl("apply", "-k", str(folder))
+    kubectl("get", "serviceaccount/restarter", "--namespace", installation)
 
 
 def test_a_user_who_may_not_list_everything(
