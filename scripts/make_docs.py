@@ -67,8 +67,33 @@ For authors. The page lists each option of an operario with its default and mean
 
 Options are annotations of an operario. Their values are strings, so that numbers, `true`,
 `false` and `off` must be put in quotes. Durations are written as in Prometheus (`1h30m`, `15s`). An
-unknown option or an invalid value is an error. Two more annotations name the alert, if the name of
-the operario does not: `openfero.io/alertname` and `openfero.io/status` (`firing` or `resolved`).
+unknown option or an invalid value is an error.
+
+## The alert
+
+These annotations name the alert. They take precedence over the name of the operario, and over
+`spec.alertSelector` of an Operarius.
+
+| annotation | default | example | description |
+|---|---|---|---|
+| `openfero.io/alertname` | from the name of the operario, `openfero-ALERTNAME-STATUS` | \
+`KubePodCrashLooping` | The name of the alert, in upper or lower case. |
+| `openfero.io/status` | from the name of the operario | `resolved` | The status of the alert: `firing` \
+or `resolved`. For both, write two operarios. |
+
+An operario can use a label that some of its alerts do not have. What happens depends on the place:
+
+| the label is used in | if the alert does not have the label |
+|---|---|
+| `openfero.io/matchers` | its value is empty: `pod=""` and `pod!="a"` match, `pod="a"` does not |
+| `openfero.io/target` | the other labels of the option identify the target; if the alert has none of \
+them, its name does |
+| `{{ .Alert.Labels.NAME }}` in `command`, `args` or `env`, `$(OPENFERO_NAME)` in `command` or `args` | \
+the Job is refused with the reason [`missing-value`](reasons.md#refused) |
+| `$OPENFERO_NAME` in a script | the variable is not set; \
+[check it](../how-to/authors/shell-safety.md#read-values-from-variables) at the start of the script |
+
+## Options
 
 | annotation | default | example | description |
 |---|---|---|---|

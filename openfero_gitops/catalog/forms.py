@@ -76,8 +76,10 @@ NO_ALERT = error(
 )
 ALERT_STATUS = error(
     "alert-status",
-    "An operario must handle the status `firing` or `resolved`.",
-    "Alertmanager has no other status, so the operario would never run.",
+    "An operario must name the status of the alerts that it matches: `firing` or `resolved`.",
+    "The status is the value of `openfero.io/status`, or the end of the operario's name, or "
+    "`status` in the `alertSelector` of an Operarius. Alertmanager has no other status, so the "
+    "operario would never run.",
 )
 ALERT_PATTERN = warning(
     "alert-pattern",

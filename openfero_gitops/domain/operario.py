@@ -106,7 +106,8 @@ class Options:
     )
     cooldown: timedelta = option(
         DURATION,
-        "The time after the end of a Job during which no other Job starts for the same target.",
+        "The time after the end of a Job during which the operario starts no other Job for the"
+        " same target.",
         default=timedelta(minutes=10),
         example="30m",
         permits=lambda cooldown: -cooldown,
