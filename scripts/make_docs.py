@@ -78,20 +78,20 @@ These annotations name the alert. They take precedence over the name of the oper
 |---|---|---|---|
 | `openfero.io/alertname` | from the name of the operario, `openfero-ALERTNAME-STATUS` | \
 `KubePodCrashLooping` | The name of the alert, in upper or lower case. |
-| `openfero.io/status` | from the name of the operario | `resolved` | The status of the alert: `firing` \
-or `resolved`. For both, write two operarios. |
+| `openfero.io/status` | from the name of the operario | `resolved` | The status of the alert: \
+`firing` or `resolved`. For both, write two operarios. |
 
 An operario can use a label that some of its alerts do not have. What happens depends on the place:
 
 | the label is used in | if the alert does not have the label |
 |---|---|
 | `openfero.io/matchers` | its value is empty: `pod=""` and `pod!="a"` match, `pod="a"` does not |
-| `openfero.io/target` | the other labels of the option identify the target; if the alert has none of \
-them, its name does |
-| `{{ .Alert.Labels.NAME }}` in `command`, `args` or `env`, `$(OPENFERO_NAME)` in `command` or `args` | \
-the Job is refused with the reason [`missing-value`](reasons.md#refused) |
-| `$OPENFERO_NAME` in a script | the variable is not set; \
-[check it](../how-to/authors/shell-safety.md#read-values-from-variables) at the start of the script |
+| `openfero.io/target` | the other labels of the option identify the target; if the alert has \
+none of them, its name does |
+| `{{ .Alert.Labels.NAME }}` in `command`, `args` or `env`, `$(OPENFERO_NAME)` in `command` or \
+`args` | the Job is refused with the reason [`missing-value`](reasons.md#refused) |
+| `$OPENFERO_NAME` in a script | the variable is not set; [check \
+it](../how-to/authors/shell-safety.md#read-values-from-variables) at the start of the script |
 
 ## Options
 
