@@ -58,7 +58,8 @@ def stats(
     from openfero_gitops.web.api.shape import to_json  # noqa: PLC0415
 
     log.to_stderr("console", "warning")
-    report = asyncio.run(read_stats(kubeconfig, StatsFilter(namespace, operario, since)))
+    selection = StatsFilter(namespace, operario, since)
+    report = asyncio.run(read_stats(kubeconfig, selection, lambda line: click.echo(line, err=True)))
     if form == "table":
         click.echo(stats_table(report))
     else:

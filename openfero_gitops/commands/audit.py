@@ -29,7 +29,7 @@ from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.commands.connection import api_client
-from openfero_gitops.commands.listing import list_jobs
+from openfero_gitops.commands.listing import explain_no_jobs, list_jobs
 from openfero_gitops.domain.errors import (
     Forbidden,
     SourceError,
@@ -135,6 +135,10 @@ async def audit(
             record = await _read_record(api, places, reviewed.mirror_key_file, progress)
     now = datetime.now(UTC)
     remediations = [(read_remediation(job), job) for job in jobs]
+    if note := explain_no_jobs(
+        selection.operario, (remediation.operario for remediation, _ in remediations)
+    ):
+        progress(note)
     effects = assess_all((remediation for remediation, _ in remediations), now)
     selected = [
         AuditEntry(remediation, job, effects.get(remediation.key))

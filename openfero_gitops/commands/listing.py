@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.jobs import SELECTOR
 from openfero_gitops.domain.errors import Forbidden, UsageError
+from openfero_gitops.domain.text import listed, printable, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from openfero_gitops.cluster.api import ApiServer, Object, Resource
 
@@ -49,3 +50,19 @@ async def list_jobs(
                 message = f"no permission to list Jobs in namespace {namespace!r}: {error}"
             raise UsageError(message) from error
     return jobs
+
+
+def explain_no_jobs(operario: str, known: Iterable[str]) -> str:
+    """Say that an operario has no Jobs, and which others have; empty if it has some.
+
+    Without this, a misspelled name looks like an operario that never ran.
+
+    Args:
+        operario: the name that the user gave; empty selects all.
+        known: the operarios of the listed Jobs.
+    """
+    names = {*known}
+    if not operario or operario in names:
+        return ""
+    others = f"; operarios with Jobs: {listed(map(printable, sorted(names)))}" if names else ""
+    return f"no Job of operario {shown(operario)}{others}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from openfero_gitops.cluster.api import JOB_STATES
 from openfero_gitops.cluster.jobs import few_foreign
 from openfero_gitops.commands.connection import connection, now_here
-from openfero_gitops.commands.listing import list_jobs
+from openfero_gitops.commands.listing import explain_no_jobs, list_jobs
 from openfero_gitops.domain.remediation import Remediation
 from openfero_gitops.effects.stats import report_stats
 from openfero_gitops.jobs.observe import observe
@@ -41,27 +41,37 @@ class StatsFilter:
         )
 
 
-async def read_stats(kubeconfig: Path | None, selection: StatsFilter) -> StatsReport:
+async def read_stats(
+    kubeconfig: Path | None, selection: StatsFilter, progress: Callable[[str], None]
+) -> StatsReport:
     """Compute the statistics of the Jobs in a cluster that the controller created.
+
+    `progress` is called with a note if the selected operario has no Jobs.
 
     Raises:
         UsageError: RBAC forbids it.
         ApiError: the API server did not answer.
     """
     async with connection(kubeconfig) as (api, clock):
-        return await stats_of(api, selection, clock.server_now)
+        return await stats_of(api, selection, clock.server_now, progress)
 
 
 async def stats_of(
-    api: ApiServer, selection: StatsFilter, clock: Callable[[], datetime] = now_here
+    api: ApiServer,
+    selection: StatsFilter,
+    clock: Callable[[], datetime] = now_here,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> StatsReport:
     """Compute the statistics from an API server; raises as `read_stats` does."""
     observed = await list_jobs(
         api, selection.namespaces, resource=JOB_STATES, read=few_foreign(observe)
     )
     now = clock()
+    remediations = [job for job in observed if isinstance(job, Remediation)]
+    if note := explain_no_jobs(selection.operario, (job.operario for job in remediations)):
+        progress(note)
     return report_stats(
-        (job for job in observed if isinstance(job, Remediation)),
+        remediations,
         now,
         lambda remediation: selection.matches(remediation, now),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -76,4 +77,12 @@ def test_runs_and_effects_of_the_jobs_in_the_cluster(
     assert (item["runs"], item["healed"], item["notHealed"]) == (3, 2, 1)
     assert item["medianSecondsToHeal"] == 240
     assert main([*target, "--operario", "unknown"]) == 0
-    assert "no Job of the controller matches" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "no Job of the controller matches" in output.out
+    assert re.fullmatch(
+        r'no Job of operario "unknown"; operarios with Jobs: [\w-]+\n', output.err
+    ), output.err
+    assert main(["audit", *target[1:], "--operario", "unknown"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "0 remediations\n"
+    assert output.err.startswith('no Job of operario "unknown"; ')
