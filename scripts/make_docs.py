@@ -67,7 +67,9 @@ For authors. The page lists each option of an operario with its default and mean
 
 Options are annotations of an operario. Their values are strings, so that numbers, `true`,
 `false` and `off` must be put in quotes. Durations are written as in Prometheus (`1h30m`, `15s`). An
-unknown option or an invalid value is an error.
+unknown option or an invalid value is an error. The value `0` disables `cooldown`, `max-wait`,
+`rerun-after` and `resolve-delay`. As a limit, in `max-concurrent` and `max-per-hour`, `0` admits no
+Job.
 
 ## The alert
 
