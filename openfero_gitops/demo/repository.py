@@ -41,6 +41,11 @@ class DemoRepository:
             repo.git.add(all=True)
             repo.index.commit("Operarios for the cluster", author=_AUTHOR, committer=_AUTHOR)
 
+    @property
+    def is_starter(self) -> bool:
+        """Whether it has the operarios that the story is about."""
+        return all((self.folder / path).is_file() for path in _SHORT_TIMES)
+
     def merge_change(self, path: str) -> str:
         """Commit a comment to one file, as a merged pull request would."""
         file = self.folder / path

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import inspect
 import itertools
+import json
 import re
 import secrets
+import shlex
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,6 +86,9 @@ async def run_demo(
 ) -> None:
     """Run the steps once; without `once`, continue with more alerts until stopped.
 
+    The steps are about operarios of the starter repository. Without them, the pages are served,
+    and the user sends the alerts.
+
     Raises:
         UsageError: the options cannot be used.
     """
@@ -92,12 +97,18 @@ async def run_demo(
     with tempfile.TemporaryDirectory(prefix="openfero-demo-") as folder:
         example = options.example or _example()
         repository = DemoRepository(Path(folder) / "operarios", example)
+        if options.once and not repository.is_starter:
+            raise UsageError(
+                f"{example} does not contain the operarios that the demonstration is about; leave "
+                "out --once to serve the pages, and send alerts yourself"
+            )
         async with (
             _cluster(options, example, Path(folder), say) as (api, kubeconfig),
             _source(repository, Path(folder)) as source,
         ):
             say("Git:     a temporary repository of operarios. An operario is a Job and its alert.")
-            say("         Some have short times here, so that their effects are known in seconds.")
+            if repository.is_starter:
+                say("         Some have short times here, so their effects are known in seconds.")
             given = {
                 "repo": str(repository.folder),
                 "interval": "5s",
@@ -132,6 +143,9 @@ async def run_demo(
                         say(f"Web pages: {url}/ (stop with Ctrl-C)")
                         say(f"Commands:  export KUBECONFIG={kubeconfig}")
                         say(f"           openfero-gitops status --namespace {options.namespace}")
+                    if not repository.is_starter:
+                        await _unless_stopped(demo.wait_for_alerts(url), running, stop)
+                        return
                     await _unless_stopped(demo.run_steps(), running, stop)
                     if not options.once and not stop.is_set():
                         say(f"\nMore alerts follow every few seconds: {url}/ (stop with Ctrl-C)")
@@ -264,6 +278,18 @@ class _Demo:
             pod=f"{container}-{self._run_id}-x2x9q",
             container=container,
         )
+
+    async def wait_for_alerts(self, url: str) -> None:
+        """Say how to send an alert of one of the operarios, until cancelled."""
+        await self._start()
+        catalog = self._controller.syncer.catalog
+        operarios = catalog.operarios if catalog else ()
+        name = next((operario.alertname for operario in operarios), "NAME")
+        delivery = {"version": "4", "status": "firing", "alerts": [_alert(name)]}
+        self._title("Send an alert, with the labels that the operario needs, as Alertmanager does")
+        self._say(f"   curl -H 'Content-Type: application/json' {url}/alerts \\")
+        self._say(f"     -d {shlex.quote(json.dumps(delivery))}")
+        await asyncio.Event().wait()
 
     async def send_alerts(self) -> None:
         """Send alerts of all kinds until cancelled."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,3 +117,32 @@ def test_the_pages_stay_until_they_are_told_to_stop(tmp_path: Path) -> None:
     assert "Traceback" not in second.stderr
     assert "Traceback" not in demo.output
     assert f"pages: http://127.0.0.1:{port}/" in demo.output
+
+
+def test_other_operarios_wait_for_an_alert_of_the_user(tmp_path: Path) -> None:
+    """The demo prints a command that sends an alert of one of them; there is no story to tell."""
+    folder = tmp_path / "operarios"
+    folder.mkdir()
+    starter = ROOT / "operarios-example/nodes/kubenodenotready/firing.yaml"
+    (folder / "operario.yaml").write_text(starter.read_text())
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-m", "openfero_gitops", "demo", f"--example={folder}"]
+    refused = subprocess.run(
+        [*argv, "--once"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert refused.returncode == 2
+    assert "leave out --once to serve the pages" in refused.stderr
+    argv.append(f"--listen=127.0.0.1:{port}")
+    with Process(argv, log=tmp_path / "demo.log", url=f"{url}/", cwd=ROOT) as demo:
+        deadline = time.monotonic() + PATIENCE
+        while not (command := re.search(r"curl -H .*\n +-d (.*)\n", demo.output)):
+            assert time.monotonic() < deadline, demo.output
+            time.sleep(0.1)
+        [body] = shlex.split(command[1])
+        request = urllib.request.Request(
+            f"{url}/alerts", body.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            [item] = json.load(response)["items"]
+    assert (item["alertname"], item["outcome"]) == ("KubeNodeNotReady", "created")
