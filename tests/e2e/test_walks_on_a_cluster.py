@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
-#: The first one shows the state before the others change it.
+#: The first one shows the state before the others change it, and the last one stops Jobs.
 PAGES = sorted(
     pages_run_by("tests/e2e/test_walks_on_a_cluster.py"),
-    key=lambda name: not name.endswith("what-is-it-doing.md"),
+    key=lambda name: (not name.endswith("what-is-it-doing.md"), name.endswith("stop-it.md")),
 )
 NAMESPACE = "openfero"
 JOBS = "openfero-jobs"
