@@ -282,7 +282,10 @@ def _conditions(
     yield f"condition: no other Job is running for the target {labels_of_target}"
     if options.cooldown > _ZERO:
         cooldown = format_duration(options.cooldown)
-        yield f"condition: the last Job for this target ended at least {cooldown} ago (cooldown)"
+        yield (
+            "condition: the last Job of this operario for this target ended at least "
+            f"{cooldown} ago (cooldown)"
+        )
     yield from _limit_lines(options, envelope)
     if alert.status is Status.FIRING and not _is_dry(operario, envelope):
         yield from _effect_lines(options)

@@ -61,7 +61,10 @@ class Reason(StrEnum):
         ),
     )
     TARGET_BUSY = "target-busy", "another Job is running on the same target"
-    COOLDOWN = "cooldown", "the cooldown after the last Job on this target has not passed"
+    COOLDOWN = (
+        "cooldown",
+        "the cooldown after the last Job of the operario for this target has not passed",
+    )
     MAX_CONCURRENT = "max-concurrent", "the operario's max-concurrent limit is reached"
     MAX_PER_HOUR = "max-per-hour", "the operario's max-per-hour limit is reached"
     LIMIT_CONCURRENT = "limit-concurrent", "limits.concurrent in openfero.yaml is reached"
