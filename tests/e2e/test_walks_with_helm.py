@@ -23,8 +23,8 @@ THIS = "tests/e2e/test_walks_with_helm.py"
 FOLDER = ROOT / "docs/how-to/platform"
 #: They are one walk: a page goes on with the installation of the page before.
 PAGES = [
-    "install.md", "private-repository.md", "push-hooks.md", "signed-commits.md", "upgrade.md",
-    "uninstall.md",
+    "install.md", "private-repository.md", "push-hooks.md", "signed-commits.md", "permissions.md",
+    "upgrade.md", "uninstall.md",
 ]  # fmt: skip
 #: Files of these names are values of the chart.
 VALUES = [
@@ -45,8 +45,9 @@ def _helm(request: pytest.FixtureRequest) -> None:
 def walk(tmp_path: Path, kubeconfig: Path, kubectl: Kubectl) -> Iterator[Walk]:
     """Walk with kubectl and helm for the cluster, whose namespaces are deleted at the end."""
     programs = [binaries() / "kubectl", binaries() / "helm"]
+    kubectl("create", "namespace", "shop")  # one of `allowedNamespaces`
     yield Walk(tmp_path, programs=programs, KUBECONFIG=str(kubeconfig))
-    for namespace in ("openfero", "openfero-jobs"):
+    for namespace in ("openfero", "openfero-jobs", "shop"):
         delete_namespace(kubectl, namespace)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from tests.support.kubelet_logs import KubeletLogs, kubelet_logs
 from tests.support.paths import ROOT
 from tests.support.replica import Replica, operario
 from tests.support.repository import Repository
+from tests.support.walk import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,8 +194,10 @@ def granted(kubectl: Kubectl, account: str, namespace: str, *roles: str) -> None
     """Give a new ServiceAccount roles of the documentation, all in one namespace."""
     page = (ROOT / "docs/how-to/platform/permissions.md").read_text()
     kubectl("create", "serviceaccount", account, "-n", namespace)
-    for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
-        for role in yaml.safe_load_all(block):
+    for block in blocks(page):
+        if block.language != "yaml":
+            continue
+        for role in yaml.safe_load_all("\n".join(block.body)):
             if (name := role["metadata"]["name"]) not in roles:
                 continue
             role["metadata"] = {"name": f"{account}-{name}"}
