@@ -180,7 +180,7 @@ def test_the_example_with_a_proxy_opens_the_pages_to_the_proxy_alone() -> None:
     """The documented values for oauth2-proxy reach the controller and the NetworkPolicy."""
     text = (ROOT / "docs/how-to/platform/single-sign-on.md").read_text()
     [values] = [
-        b for b in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if b.startswith("web:")
+        b for b in re.findall(r"```yaml[^\n]*\n(.*?)```", text, re.DOTALL) if b.startswith("web:")
     ]
     behind = render_chart("openfero", merged(REPOSITORY, yaml.safe_load(values)))
     assert {
