@@ -105,7 +105,7 @@ class KubernetesApi:
                 # Older Pythons may never close the connection of a cancelled request.
                 enable_cleanup_closed=NEEDS_CLEANUP_CLOSED,
             ),
-            headers={"User-Agent": client.user_agent},
+            headers=[("User-Agent", client.user_agent), *access.impersonation],
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         )

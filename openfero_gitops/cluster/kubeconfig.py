@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -62,6 +62,7 @@ class ClusterAccess:
     source: str  # of the access, for messages
     renewal: Renewal
     context: str = ""  # of the kubeconfig
+    impersonation: tuple[tuple[str, str], ...] = ()  # headers that name the user to act as
 
     @property
     def description(self) -> str:
@@ -181,7 +182,35 @@ def _from_files(paths: str, context: str | None) -> ClusterAccess:
 
     namespace = loader.current_context["context"].get("namespace") or "default"
     access = _access(configuration, str(namespace), paths, reload)
-    return replace(access, context=str(loader.current_context.get("name") or ""))
+    return replace(
+        access,
+        context=str(loader.current_context.get("name") or ""),
+        impersonation=_impersonation(user.value if user is not None else {}, paths),
+    )
+
+
+def _impersonation(user: Mapping[str, Any], source: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers for `as` and its companions, which the library ignores.
+
+    Without them, a command would act with the rights of the real user, and in that name
+    (Kubernetes documentation, "User impersonation").
+    """
+    headers = [("Impersonate-User", user.get("as"))]
+    headers += [("Impersonate-Uid", user.get("as-uid"))]
+    headers += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
+    for key, values in (user.get("as-user-extra") or {}).items():
+        name = f"Impersonate-Extra-{quote(str(key).lower(), safe='')}"
+        headers += [(name, value) for value in values or ()]
+    given = tuple((name, value) for name, value in headers if value)
+    if not all(isinstance(value, str) and value.isprintable() for _, value in given):
+        raise UsageError(
+            f"cannot use kubeconfig {source}: as, as-uid, as-groups or as-user-extra is not text"
+        )
+    if given and not user.get("as"):
+        raise UsageError(
+            f"cannot use kubeconfig {source}: as-uid, as-groups and as-user-extra need as"
+        )
+    return given
 
 
 def _from_pod(folder: Path, environ: Mapping[str, str]) -> ClusterAccess:

@@ -339,3 +339,40 @@ async def test_proxy(
     cluster = {"name": "one", "cluster": {"server": "https://one.example:6443"}}
     access = await find_access(write(tmp_path / "config", clusters=[cluster]))
     assert access.configuration.proxy == proxy
+
+
+async def test_another_user_to_act_as(tmp_path: Path) -> None:
+    """`as` and its companions become headers, as with kubectl; the library ignores them."""
+    fields = {
+        "token": SECRET,
+        "as": "ada@example.com",
+        "as-groups": ["on-call", "auditors"],
+        "as-uid": "42",
+        "as-user-extra": {"Scopes/a": ["view", "edit"]},
+    }
+    access = await find_access(write(tmp_path / "config", users=user(**fields)))
+    assert access.impersonation == (
+        ("Impersonate-User", "ada@example.com"),
+        ("Impersonate-Uid", "42"),
+        ("Impersonate-Group", "on-call"),
+        ("Impersonate-Group", "auditors"),
+        ("Impersonate-Extra-scopes%2Fa", "view"),
+        ("Impersonate-Extra-scopes%2Fa", "edit"),
+    )
+    assert (await find_access(write(tmp_path / "config"))).impersonation == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"as": "ada\r\nX: y"}, "is not text"),
+        ({"as": 7}, "is not text"),
+        ({"as-groups": ["on-call"]}, "need as"),
+    ],
+)
+async def test_another_user_who_cannot_be_named(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    """Nothing is sent in the name of the real user instead."""
+    with pytest.raises(UsageError, match=message):
+        await find_access(write(tmp_path / "config", users=user(token=SECRET, **fields)))
