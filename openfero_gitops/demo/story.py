@@ -199,7 +199,7 @@ async def _cluster(
         await cluster.create(SERVICE_ACCOUNTS, options.namespace, body)
     task = asyncio.create_task(cluster.run(), name="in-memory cluster")
     try:
-        async with serve_cluster(cluster, folder, options.namespace) as kubeconfig:
+        async with serve_cluster(cluster, folder, options.namespace, for_users=True) as kubeconfig:
             yield cluster, kubeconfig
     finally:
         task.cancel()

@@ -385,7 +385,7 @@ class MemoryCluster:
         if resource == JOBS:
             fill_new_job(new)
             if keys.POLICY_PROBE in (metadata.get("annotations") or {}):
-                # Only this process writes Jobs, so they are as safe as with the chart's policy.
+                # What users may not do with Jobs, the server refuses them (`admission`).
                 raise Forbidden(f"memory denied request: policy version {policy.VERSION} is active")
         check(resource, new)
         name = metadata["name"]

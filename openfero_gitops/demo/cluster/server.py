@@ -25,6 +25,8 @@ from openfero_gitops.cluster.api import (
     SERVICE_ACCOUNTS,
     Resource,
 )
+from openfero_gitops.demo.cluster.admission import check_changed_job, check_new_job
+from openfero_gitops.demo.cluster.jsonpatch import apply_patch
 from openfero_gitops.domain.errors import (
     AlreadyExists,
     ApiError,
@@ -70,17 +72,22 @@ _STATUS: Final[tuple[tuple[type[ApiError], int, str], ...]] = (
 
 
 @contextlib.asynccontextmanager
-async def serve_cluster(api: ApiServer, folder: Path, namespace: str) -> AsyncIterator[Path]:
+async def serve_cluster(
+    api: ApiServer, folder: Path, namespace: str, *, for_users: bool = False
+) -> AsyncIterator[Path]:
     """Serve a cluster within the block, and return the kubeconfig with which to reach it.
 
     Args:
         api: the cluster.
         folder: where the kubeconfig is written, readable by the current user only.
         namespace: the default namespace of the kubeconfig.
+        for_users: refuse what only the controller may do with its Jobs; it does not use HTTP then.
     """
     token = secrets.token_urlsafe()
     runner = web.AppRunner(
-        _application(api, token), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+        _application(_Requests(api, for_users=for_users), token),
+        access_log=None,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     await runner.setup()
     try:
@@ -118,7 +125,7 @@ def _kubeconfig(server: str, token: str, namespace: str) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _application(api: ApiServer, token: str) -> web.Application:
+def _application(requests: _Requests, token: str) -> web.Application:
     authorization = f"Bearer {token}".encode()
 
     @web.middleware
@@ -142,7 +149,6 @@ def _application(api: ApiServer, token: str) -> web.Application:
         return web.json_response(status, status=status["code"])
 
     app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[answer_errors])
-    requests = _Requests(api)
     app.router.add_get("/version", requests.version)
     app.router.add_post(_REVIEWS, requests.whoami)
     app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", requests.log)
@@ -161,8 +167,9 @@ def _application(api: ApiServer, token: str) -> web.Application:
 class _Requests:
     """Calls the method of the cluster that a request stands for."""
 
-    def __init__(self, api: ApiServer) -> None:
+    def __init__(self, api: ApiServer, *, for_users: bool) -> None:
         self._api = api
+        self._for_users = for_users
 
     async def version(self, _: web.Request) -> web.Response:
         return web.json_response({"gitVersion": await self._api.version()})
@@ -219,16 +226,25 @@ class _Requests:
         resource, (namespace, _) = _resource(request), _place(request)
         dry_run = request.query.get("dryRun") == "All"
         body = await _body(request)
+        if self._for_users and resource == JOBS:
+            check_new_job(body)
         created = await self._api.create(resource, namespace, body, dry_run=dry_run)
         return web.json_response(created.object, status=201)
 
     async def replace(self, request: web.Request) -> web.Response:
-        resource, (namespace, _) = _resource(request), _place(request)
-        return web.json_response(await self._api.replace(resource, namespace, await _body(request)))
+        resource, place = _resource(request), _place(request)
+        body = await _body(request)
+        if self._for_users and resource == JOBS:
+            check_changed_job(await self._api.get(resource, *place), body, USER)
+        return web.json_response(await self._api.replace(resource, place[0], body))
 
     async def patch(self, request: web.Request) -> web.Response:
         resource, place = _resource(request), _place(request)
-        return web.json_response(await self._api.patch(resource, *place, await _body(request)))
+        body = await _body(request)
+        if self._for_users and resource == JOBS:
+            old = await self._api.get(resource, *place)
+            check_changed_job(old, apply_patch(old, body), USER)
+        return web.json_response(await self._api.patch(resource, *place, body))
 
     async def delete(self, request: web.Request) -> web.Response:
         conditions = ((await _body(request)) or {}).get("preconditions") or {}

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 import yaml
 
-from openfero_gitops.cluster.api import CONFIG_MAPS, EVERYWHERE, PODS, Change
+from openfero_gitops.cluster.api import CONFIG_MAPS, EVERYWHERE, JOBS, PODS, Change
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.demo.cluster import MemoryCluster
 from openfero_gitops.demo.cluster.server import USER, serve_cluster
-from openfero_gitops.domain.errors import AlreadyExists, Conflict, Invalid, NotFound, Unauthorized
+from openfero_gitops.domain.errors import (
+    AlreadyExists,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unauthorized,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,3 +110,51 @@ async def test_access_requires_the_token(tmp_path: Path) -> None:
         with pytest.raises(Unauthorized):
             await api.list(PODS, NAMESPACE)
         await api.close()
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """Return a waiting Job of the controller."""
+    metadata: dict[str, Any] = {
+        "name": "a",
+        "labels": {"openfero.io/managed-by": "openfero-gitops"},
+        "annotations": {"openfero.io/operario": "o"},
+    }
+    container = {"name": "c", "image": "i"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    return {"metadata": metadata, "spec": {"suspend": True, "template": template, **changes}}
+
+
+async def test_users_decide_about_jobs_in_their_own_name_only(tmp_path: Path) -> None:
+    """What the chart's policy refuses, the demo refuses, too; the controller is not asked."""
+    cluster = MemoryCluster()
+    await cluster.create(JOBS, NAMESPACE, job())
+    async with serve_cluster(cluster, tmp_path, NAMESPACE, for_users=True) as kubeconfig:
+        api = await KubernetesApi.connect(kubeconfig)
+
+        async def write(path: str, value: object) -> None:
+            await api.patch(JOBS, NAMESPACE, "a", [{"op": "add", "path": path, "value": value}])
+
+        annotation = "/metadata/annotations/openfero.io~1"
+        for path, value, why in [
+            ("/spec/suspend", False, "only the controller starts"),
+            (f"{annotation}approved-by", "bob", f"the requesting user, {USER}"),
+            (f"{annotation}message", "refused by bob", "must name the requesting user"),
+            (f"{annotation}admitted-by", USER, "only the controller starts"),
+            ("/metadata/labels", {}, "only the controller starts"),
+        ]:
+            with pytest.raises(Forbidden, match=why):
+                await write(path, value)
+        with pytest.raises(Forbidden, match="only the controller creates Jobs with its label"):
+            await api.create(JOBS, NAMESPACE, job())
+        started = job(suspend=False)
+        with pytest.raises(Forbidden, match="only the controller starts"):
+            await api.replace(JOBS, NAMESPACE, started)
+        await write(f"{annotation}approved-by", USER)
+        await write("/spec/activeDeadlineSeconds", 0)
+        other = job()
+        other["metadata"] = {"name": "other"}
+        await api.create(JOBS, NAMESPACE, other)
+        await api.close()
+    stored = await cluster.get(JOBS, NAMESPACE, "a")
+    assert stored["metadata"]["annotations"]["openfero.io/approved-by"] == USER
+    assert stored["spec"]["suspend"] is True
