@@ -34,13 +34,15 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 class AuditEntry:
     """A remediation, its Job, its effect, and the result of verifying it.
 
-    `effect` is None if it has none, and `verification` without `--verify`.
+    `effect` is None if it has none, and `verification` without `--verify`. `approval_verified` says
+    whether the API server checked the approver's name; None if that is not known.
     """
 
     remediation: Remediation
     job: Mapping[str, Any]
     effect: Assessment | None = None
     verification: Verification | None = None
+    approval_verified: bool | None = None
 
     @property
     def proven(self) -> bool:
@@ -157,8 +159,8 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     head = (
         "receivedAt namespace job phase reason alert status operario repository ref commit path "
-        "blob commitAuthor admittedAt admittedBy approvedBy approvalReason finishedAt "
-        "resolvedAt effect effectAt effectMessage proof proofMessage foreign"
+        "blob commitAuthor admittedAt admittedBy approvedBy approvalVerified approvalReason "
+        "finishedAt resolvedAt effect effectAt effectMessage proof proofMessage foreign"
     )
     writer.writerow(head.split())
     for entry in entries:
@@ -181,6 +183,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
             _time(remediation.admitted_at),
             entry.annotation(keys.ADMITTED_BY),
             entry.annotation(keys.APPROVED_BY),
+            _known(entry.approval_verified) if remediation.approved_by else "",
             entry.annotation(keys.APPROVAL_REASON),
             _time(remediation.finished_at),
             _time(remediation.resolved_at),
@@ -193,6 +196,10 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
         )
         writer.writerow(["'" + cell if cell.startswith(_FORMULA) else cell for cell in row])
     return text.getvalue().rstrip("\n")
+
+
+def _known(value: bool | None) -> str:  # noqa: FBT001 - the value of a cell
+    return "" if value is None else str(value).lower()
 
 
 def _time(value: datetime | None) -> str:

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 #: Of `audit`, without those that only `--verify` uses.
 _LISTING_OPTIONS: Final = frozenset(
-    {"kubeconfig", "namespace", "operario", "alert", "commit", "since", "form", "verify", "repo"}
+    {
+        *("kubeconfig", "namespace", "operario", "alert", "commit", "since", "form"),
+        *("verify", "repo", "controller_namespace"),
+    }
 )
 _REASON: Final = "Why, in a few words; recorded on the Job and shown with your name."
 
@@ -168,8 +171,9 @@ def cancel(
 @click.option(
     "--controller-namespace",
     type=namespace,
-    help="With --verify: the controller's own namespace, where it records which commits were "
-    "active. Default: the context's namespace, then those of --namespace.",
+    help="The controller's own namespace, where it records whether the names of approvers were "
+    "verified, and which commits were active. Default: the context's namespace, then those of "
+    "--namespace.",
 )
 @click.option(
     "--mirror-key-file",
@@ -235,7 +239,6 @@ def audit(
             (jobs_namespace, *allowed_namespace) if allowed_namespace else None,
             signed_by(allowed_signers_file, openpgp_keyring_file),
             kubernetes_version or DEFAULT,
-            controller_namespace or "",
             mirror_key_file,
             access,
         )
@@ -245,6 +248,7 @@ def audit(
             AuditFilter(namespace, operario, alert, commit, since),
             reviewed,
             lambda line: click.echo(line, err=True),
+            controller_namespace or "",
         )
     )
     if form == "table":
@@ -253,7 +257,11 @@ def audit(
         click.echo(table.as_csv(entries))
     else:
         members = {
-            number: to_json(remediation_shape(entry.remediation, effect=entry.effect))
+            number: to_json(
+                remediation_shape(
+                    entry.remediation, effect=entry.effect, verified=entry.approval_verified
+                )
+            )
             for number, entry in enumerate(entries)
         }
         click.echo(table.as_json(entries, members))

@@ -28,6 +28,7 @@ from openfero_gitops.catalog.mirror import HEAD, read_history
 from openfero_gitops.catalog.revisions import RevisionHistory
 from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.cluster.config_maps import ConfigMapStore
+from openfero_gitops.commands.approvals import is_approval_verified, read_policies
 from openfero_gitops.commands.connection import api_client
 from openfero_gitops.commands.listing import explain_no_jobs, list_jobs
 from openfero_gitops.domain.errors import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.cluster.api import ApiServer
     from openfero_gitops.domain.remediation import Remediation
+    from openfero_gitops.dryrun.policy import Policy
     from openfero_gitops.sources.git.access import GitAccess
 
 
@@ -88,8 +90,6 @@ class Reviewed:
         allowed_namespaces: the controller's setting.
         trust: whose signatures commits must have.
         kubernetes_version: the controller's setting.
-        controller_namespace: where the controller records which commits were active; empty means
-            the context's namespace, then those of the Jobs that are listed.
         mirror_key_file: the controller's setting: the record must be signed with one of its keys.
         access: how to reach a Git URL.
     """
@@ -101,7 +101,6 @@ class Reviewed:
     allowed_namespaces: tuple[str, ...] | None = None
     trust: Trust = field(default_factory=Trust)
     kubernetes_version: str = DEFAULT
-    controller_namespace: str = ""
     mirror_key_file: Path | None = None
     access: GitAccess | None = None
 
@@ -117,8 +116,12 @@ async def audit(
     selection: AuditFilter,
     reviewed: Reviewed | None,
     progress: Callable[[str], None],
+    controller_namespace: str = "",
 ) -> list[AuditEntry]:
     """List remediations, oldest first; with `reviewed`, verify each.
+
+    The records of the controller are in `controller_namespace`; empty means the context's
+    namespace, then those of the Jobs that are listed.
 
     Raises:
         UsageError: RBAC forbids it, or the arguments do not name a repository.
@@ -127,11 +130,12 @@ async def audit(
     """
     async with api_client(kubeconfig) as api:
         jobs = await list_jobs(api, selection.namespaces)
+        places = [controller_namespace]
+        if not controller_namespace:
+            places = [api.default_namespace, *selection.namespaces]
+        policies = await _read_policies(api, places)
         record = None
         if reviewed is not None:
-            places = [reviewed.controller_namespace]
-            if not reviewed.controller_namespace:
-                places = [api.default_namespace, *selection.namespaces]
             record = await _read_record(api, places, reviewed.mirror_key_file, progress)
     now = datetime.now(UTC)
     remediations = [(read_remediation(job), job) for job in jobs]
@@ -141,7 +145,12 @@ async def audit(
         progress(note)
     effects = assess_all((remediation for remediation, _ in remediations), now)
     selected = [
-        AuditEntry(remediation, job, effects.get(remediation.key))
+        AuditEntry(
+            remediation,
+            job,
+            effects.get(remediation.key),
+            approval_verified=is_approval_verified(remediation, policies),
+        )
         for remediation, job in remediations
         if selection.matches(remediation, now)
     ]
@@ -153,6 +162,13 @@ async def audit(
         replace(entry, verification=verification)
         for entry, verification in zip(selected, verifications, strict=True)
     ]
+
+
+async def _read_policies(api: ApiServer, namespaces: Sequence[str]) -> Mapping[str, Policy]:
+    for namespace in dict.fromkeys(namespaces):
+        if policies := await read_policies(api, namespace):
+            return policies
+    return {}
 
 
 async def _read_record(

@@ -10,16 +10,15 @@ from openfero_gitops.admission.decide import Admit, Refuse, Wait
 from openfero_gitops.admission.queue import read_statuses
 from openfero_gitops.admission.requirements import with_requirements
 from openfero_gitops.cluster.api import EVERYWHERE, JOB_STATES
-from openfero_gitops.cluster.config_maps import ConfigMapStore
 from openfero_gitops.cluster.jobs import SELECTOR, JobStore
 from openfero_gitops.cluster.workloads import WorkloadStore
+from openfero_gitops.commands.approvals import is_approval_verified, read_policies
 from openfero_gitops.commands.connection import connection, now_here
 from openfero_gitops.commands.jobs import job_key, read_job
 from openfero_gitops.commands.status import NoController, read_records
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.errors import ApiError, Forbidden, UsageError
 from openfero_gitops.domain.remediation import Foreign, Phase, Remediation
-from openfero_gitops.dryrun import trial
 from openfero_gitops.inspection.status import decisions_on, why_no_catalog
 from openfero_gitops.inspection.trace import Trace, newest, trace
 from openfero_gitops.jobs.observe import observe
@@ -93,7 +92,9 @@ async def trace_of(
         incident=incident,
         pods=pods,
         events=events,
-        approval_verified=await _is_verified(api, remediation, controller_namespace),
+        approval_verified=is_approval_verified(
+            remediation, await read_policies(api, controller_namespace)
+        ),
         now=now,
         wait=admission.wait,
         instead_of_wait=admission.instead_of_wait,
@@ -177,17 +178,3 @@ def _decided(remediation: Remediation, records: Records, now: datetime) -> _Admi
         case None:
             known = "it has just changed; run the command again"
     return _Admission(required, instead_of_wait=known)
-
-
-async def _is_verified(
-    api: ApiServer, remediation: Remediation, controller_namespace: str
-) -> bool | None:
-    """Whether the API server has checked the approver's name; None if that cannot be read."""
-    with contextlib.suppress(Forbidden):
-        stored = await ConfigMapStore(api, controller_namespace).get(trial.CONFIG_MAP)
-        results = trial.from_config_map(stored) if stored else None
-        policy = results.policies.get(remediation.key.namespace) if results else None
-        if policy is not None:
-            since = policy.approvals_since
-            return since is not None and remediation.received_at >= since
-    return None

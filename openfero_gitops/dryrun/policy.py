@@ -45,6 +45,10 @@ class Policy:
     approvals_since: datetime | None = None
     error: str = ""
 
+    def verifies(self, received_at: datetime) -> bool:
+        """Whether nobody could approve in another name a Job whose alert was received then."""
+        return self.approvals_since is not None and received_at >= self.approvals_since
+
 
 def probe(namespace: str) -> dict[str, Any]:
     """Return the Job to create in a dry run.

@@ -110,8 +110,7 @@ class DryRunner:
     def is_approval_verified(self, remediation: Remediation) -> bool:
         """Whether the cluster has kept people from approving under another name than their own."""
         probed = self._results.policies.get(remediation.key.namespace)
-        since = probed.approvals_since if probed is not None else None
-        return since is not None and remediation.received_at >= since
+        return probed is not None and probed.verifies(remediation.received_at)
 
     @property
     def policy_advice(self) -> str:

@@ -44,6 +44,8 @@ _REDUNDANT: Final = frozenset(
         "Suspended",
     }
 )
+#: The reason of the Event for an approval.
+_APPROVED: Final = "Approved"
 
 
 class Step(IntEnum):
@@ -193,7 +195,7 @@ def trace(
         *_moments_of_job(remediation, annotations),
         *_moments_of_effect(assessment),
         *(moment for pod in pod_states for moment in _moments_of_pod(pod)),
-        *_moments_of_events(shown),
+        *_moments_of_events(shown, remediation.admitted_at),
     ]
     moments.sort(key=lambda moment: (moment.at.replace(microsecond=0), moment.step))
     return Trace(
@@ -300,12 +302,19 @@ def exit_text(container: ContainerState) -> str:
     return f"exited with code {container.exit_code}{reason}{message}"
 
 
-def _moments_of_events(events: Sequence[ShownEvent]) -> Iterator[Moment]:
+def _moments_of_events(
+    events: Sequence[ShownEvent], admitted_at: datetime | None
+) -> Iterator[Moment]:
     for event in events:
         if event.at is not None and event.reason not in _REDUNDANT:
             times = f" ({event.count} times)" if event.count > 1 else ""
             step = Step.DECIDED if event.is_ours else Step.CLUSTER_EVENT
-            yield Moment(event.at, step, f"{event.reason}: {event.note}{times}")
+            at = event.at
+            if admitted_at is not None and event.is_ours and event.reason == _APPROVED:
+                # The leader announces an approval after it has seen it, which may be after it
+                # admitted the Job. An approval is never after the admission that needed it.
+                at = min(at, admitted_at)
+            yield Moment(at, step, f"{event.reason}: {event.note}{times}")
 
 
 def _pod(pod: Object) -> PodState:

@@ -126,7 +126,7 @@ def _approval(trace: Trace) -> str:
     notes = {
         True: " (name verified by the API server)",
         False: " (name not verified: no admission policy checks it)",
-        None: "",
+        None: " (name not checked: set --controller-namespace)",
     }
     reason = f": {remediation.approval_reason}" if remediation.approval_reason else ""
     return f"by {remediation.approved_by}{notes[trace.approval_verified]}{reason}"

@@ -343,7 +343,6 @@ def test_usage_errors_say_what_to_do(
         ("--kubernetes-version", "1.35"),
         ("--jobs-namespace", "jobs"),
         ("--allowed-namespace", "jobs", "--allowed-namespace", "other"),
-        ("--controller-namespace", "openfero"),
         ("--mirror-key-file", "/dev/null"),
     ],
 )

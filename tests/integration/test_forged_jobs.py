@@ -282,13 +282,10 @@ class Auditor:
 
     def verify(self, job: str, controller_namespace: str = "") -> Verification:
         """Return the verification of one Job."""
-        reviewed = Reviewed(
-            str(self._repository.folder),
-            jobs_namespace=self._namespace,
-            controller_namespace=controller_namespace or self._namespace,
-        )
+        reviewed = Reviewed(str(self._repository.folder), jobs_namespace=self._namespace)
         selection = AuditFilter(namespaces=(self._namespace,))
-        entries = asyncio.run(audit(self._kubeconfig, selection, reviewed, lambda _: None))
+        where = controller_namespace or self._namespace
+        entries = asyncio.run(audit(self._kubeconfig, selection, reviewed, lambda _: None, where))
         (verification,) = [
             entry.verification for entry in entries if entry.remediation.key.name == job
         ]

@@ -141,12 +141,22 @@ def test_a_healed_alert_is_told_from_its_start_to_its_effect() -> None:
     ]
 
 
+def test_an_approval_is_not_shown_after_the_start_that_needed_it() -> None:
+    """The leader announces an approval when it has seen it, perhaps after it admitted the Job."""
+    late = event("Approved", "approved by ada", "2026-11-21T03:04:10Z", ours=True)
+    lines = as_text(traced(ADMITTED, spec={"suspend": False}, events=(late,))).splitlines()
+    assert lines[-2:] == [
+        "2026-11-21T03:04:08Z  3s     Approved: approved by ada",
+        "2026-11-21T03:04:08Z  3s     admitted by replica-b, after waiting 3s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("verified", "note"),
     [
         (True, " (name verified by the API server)"),
         (False, " (name not verified: no admission policy checks it)"),
-        (None, ""),
+        (None, " (name not checked: set --controller-namespace)"),
     ],
 )
 def test_an_approval_has_its_name_its_reason_and_whether_it_was_verified(
