@@ -15,7 +15,6 @@ import itertools
 import json
 import re
 import secrets
-import shlex
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from openfero_gitops.demo.cluster import Durations, JobPlayer, MemoryCluster, Po
 from openfero_gitops.demo.cluster.server import serve_cluster
 from openfero_gitops.demo.repository import DemoRepository
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
 from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.effect import Effect
 from openfero_gitops.domain.errors import UsageError
@@ -43,7 +43,9 @@ from openfero_gitops.domain.reason import Reason
 from openfero_gitops.domain.remediation import FINAL, JobKey, Phase
 from openfero_gitops.domain.text import plural
 from openfero_gitops.domain.timestamp import format_time
+from openfero_gitops.dryrun.trial import EXAMPLE, example_alert
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.importing.differences import label_names
 from openfero_gitops.inspection import status_text, trace_text
 from openfero_gitops.inspection.stats_text import stats_table
 from openfero_gitops.settings import load_settings
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from openfero_gitops.cluster.api import ApiServer
+    from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.remediation import Remediation
     from openfero_gitops.effects.assess import Assessment
     from openfero_gitops.web.server import Address
@@ -106,7 +109,8 @@ async def run_demo(
             _cluster(options, example, Path(folder), say) as (api, kubeconfig),
             _source(repository, Path(folder)) as source,
         ):
-            say("Git:     a temporary repository of operarios. An operario is a Job and its alert.")
+            say(f"Git:     {repository.folder}, a temporary repository of operarios")
+            say("         (an operario is a Job and its alert). Commit there to change them.")
             if repository.is_starter:
                 say("         Some have short times here, so their effects are known in seconds.")
             given = {
@@ -284,11 +288,20 @@ class _Demo:
         await self._start()
         catalog = self._controller.syncer.catalog
         operarios = catalog.operarios if catalog else ()
-        name = next((operario.alertname for operario in operarios), "NAME")
-        delivery = {"version": "4", "status": "firing", "alerts": [_alert(name)]}
-        self._title("Send an alert, with the labels that the operario needs, as Alertmanager does")
-        self._say(f"   curl -H 'Content-Type: application/json' {url}/alerts \\")
-        self._say(f"     -d {shlex.quote(json.dumps(delivery))}")
+        firing = [operario for operario in operarios if operario.status is Status.FIRING]
+        alert = _alert_for(firing[0]) if firing else _alert("NAME")
+        self._title(f"Send an alert, as Alertmanager does, for example {_name(alert)}")
+        # Without an end of its own, the alert is resolved when it is delivered.
+        for sent in (alert, {**alert, "status": "resolved"}):
+            file = self._repository.folder.parent / f"{sent['status']}.json"
+            delivery = {"version": "4", "status": sent["status"], "alerts": [sent]}
+            await asyncio.to_thread(file.write_text, json.dumps(delivery, indent=2) + "\n")
+            self._fact(
+                sent["status"],
+                f"curl -H 'Content-Type: application/json' -d @{file} {url}/alerts",
+            )
+        self._fact("", "Change the labels in the files as you need them, the same in both.")
+        self._fact("", "The effect is known after heals-within: make it short to see it.")
         await asyncio.Event().wait()
 
     async def send_alerts(self) -> None:
@@ -564,6 +577,16 @@ def _alert(name: str, **labels: str) -> dict[str, Any]:
         "generatorURL": "",
         "fingerprint": secrets.token_hex(8),
     }
+
+
+def _alert_for(operario: Operario) -> dict[str, Any]:
+    """Return an alert with the labels that an operario needs."""
+    example = example_alert(operario)
+    labels = dict.fromkeys((*operario.options.target, *label_names(operario.job)), EXAMPLE)
+    alert = _alert(operario.alertname)
+    alert["labels"] |= labels | dict(example.labels)
+    alert["annotations"] |= dict(example.annotations)
+    return alert
 
 
 def _resolved(alert: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import re2
 from openfero_gitops.domain.text import without_surrogates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CLASSIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _ESCAPE: Final = re.compile(r"\\Q.*?(?P<quote_end>\\E|\Z)|\\(?P<character>.)", re.DOTALL)
+_WORDS: Final = re.compile(r"[A-Za-z0-9_./:-]+")
 #: Bytes that one compiled expression may use, both for its program and while it matches.
 _MAX_REGEX_BYTES: Final = 1024 * 1024
 _RE2_OPTIONS: Final = re2.Options()
@@ -77,6 +78,17 @@ class Matcher:
         else:
             matches = self._regex.fullmatch(_utf8(value)) is not None
         return matches is (self.operator in (Operator.EQUAL, Operator.MATCHES))
+
+    def candidates(self) -> Iterator[str]:
+        """Values that it may distinguish: its own, or words of its regular expression."""
+        yield self.value
+        if self._regex is None:
+            return
+        for text in (re.sub(r"\.[*+]|\.", "x", self.value), re.sub(r"\.\*", "", self.value)):
+            yield text
+            yield from re.split(r"[|()]", text)
+        yield from re.split(r"[|()]", self.value)
+        yield from _WORDS.findall(self.value)
 
     def __str__(self) -> str:
         """The matcher in Alertmanager's syntax; names that need quotes are quoted."""

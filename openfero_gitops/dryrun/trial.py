@@ -28,7 +28,6 @@ from openfero_gitops.domain.cluster_rule import (
     WARNED,
 )
 from openfero_gitops.domain.errors import ApiError, Forbidden, Invalid, NotFound, Unavailable
-from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Form
 from openfero_gitops.domain.problem import Problem
 from openfero_gitops.domain.rule import format_pointer
@@ -172,9 +171,9 @@ def manifest(operario: Operario, catalog: Catalog, jobs_namespace: str) -> dict[
 
 
 def example_alert(operario: Operario) -> Alert:
-    """Make an alert that has every value that the operario uses.
+    """Make an alert that has every value that the operario uses, and fulfils its matchers.
 
-    Only matchers that compare with `=` are fulfilled.
+    A matcher with a regular expression for which no value is found is not fulfilled.
     """
     labels = {"alertname": operario.alertname}
     annotations: dict[str, str] = {}
@@ -188,8 +187,11 @@ def example_alert(operario: Operario) -> Alert:
             if name.startswith(PREFIX):
                 labels.setdefault(name.removeprefix(PREFIX).lower(), EXAMPLE)
     for matcher in operario.options.matchers:
-        if matcher.operator is Operator.EQUAL:
-            labels[matcher.name] = matcher.value
+        if not matcher.matches(labels):
+            for value in (EXAMPLE, "", *matcher.candidates()):
+                if matcher.matches({matcher.name: value}):
+                    labels[matcher.name] = value
+                    break
     return Alert(operario.status, labels, annotations, None, None, "", "")
 
 

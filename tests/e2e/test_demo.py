@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -136,13 +135,21 @@ def test_other_operarios_wait_for_an_alert_of_the_user(tmp_path: Path) -> None:
     argv.append(f"--listen=127.0.0.1:{port}")
     with Process(argv, log=tmp_path / "demo.log", url=f"{url}/", cwd=ROOT) as demo:
         deadline = time.monotonic() + PATIENCE
-        while not (command := re.search(r"curl -H .*\n +-d (.*)\n", demo.output)):
+        while len(files := re.findall(r"curl -H .* -d @(\S+)", demo.output)) < 2:
             assert time.monotonic() < deadline, demo.output
             time.sleep(0.1)
-        [body] = shlex.split(command[1])
-        request = urllib.request.Request(
-            f"{url}/alerts", body.encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-            [item] = json.load(response)["items"]
-    assert (item["alertname"], item["outcome"]) == ("KubeNodeNotReady", "created")
+        items = []
+        for file in files:
+            body = Path(file).read_bytes()
+            request = urllib.request.Request(
+                f"{url}/alerts", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                items += json.load(response)["items"]
+        with urllib.request.urlopen(f"{url}/api/remediations", timeout=PATIENCE) as response:
+            [remediation] = json.load(response)["items"]
+    assert [(item["alertname"], item["outcome"]) for item in items] == [
+        ("KubeNodeNotReady", "created"),
+        ("KubeNodeNotReady", "no-match"),
+    ]
+    assert remediation["resolvedAt"] >= remediation["receivedAt"]

@@ -7,7 +7,6 @@ examples have the values that the matchers of both revisions distinguish.
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.diff.change import (
@@ -18,7 +17,6 @@ from openfero_gitops.author.diff.change import (
 )
 from openfero_gitops.delivery.match import Match, match
 from openfero_gitops.domain.alert import Alert
-from openfero_gitops.domain.matcher import Operator
 from openfero_gitops.domain.operario import Mode
 from openfero_gitops.domain.sentence import Quote
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 _OTHER_VALUE: Final = "other"
 _MAX_EXAMPLES: Final = 2000
-_WORDS: Final = re.compile(r"[A-Za-z0-9_./:-]+")
 
 
 def winners(base: Catalog, head: Catalog) -> Iterator[Winner]:
@@ -115,7 +112,7 @@ def _samples(matchers: Sequence[Matcher]) -> Iterator[dict[str, str]]:
     values: dict[str, dict[str, None]] = {}
     for matcher in matchers:
         of_label = values.setdefault(matcher.name, {"": None, _OTHER_VALUE: None})
-        of_label.update(dict.fromkeys(_values(matcher)))
+        of_label.update(dict.fromkeys(matcher.candidates()))
     names = sorted(values)
     products = itertools.product(*(values[name] for name in names))
     sets = [
@@ -123,16 +120,3 @@ def _samples(matchers: Sequence[Matcher]) -> Iterator[dict[str, str]]:
         for product in itertools.islice(products, _MAX_EXAMPLES)
     ]
     yield from sorted(sets, key=len)
-
-
-def _values(matcher: Matcher) -> Iterator[str]:
-    """Values that a matcher may distinguish: its own, or words of its regular expression."""
-    if matcher.operator in (Operator.EQUAL, Operator.NOT_EQUAL):
-        yield matcher.value
-        return
-    pattern = matcher.value
-    filled = re.sub(r"\.[*+]|\.", "x", pattern)
-    for text in (pattern, filled, re.sub(r"\.\*", "", pattern)):
-        yield text
-        yield from re.split(r"[|()]", text)
-    yield from _WORDS.findall(pattern)
