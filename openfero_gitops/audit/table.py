@@ -13,6 +13,7 @@ from openfero_gitops.domain import keys
 from openfero_gitops.domain.rule import format_pointer
 from openfero_gitops.domain.text import aligned, canonical_json, plural, pretty_json, printable
 from openfero_gitops.domain.timestamp import format_seconds, format_time
+from openfero_gitops.jobs.managed_fields import annotation_written_at
 from openfero_gitops.jobs.observe import find_contradiction
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ class AuditEntry:
     def foreign(self) -> str:
         """Why the controller cannot have created the Job; empty if it can have."""
         return find_contradiction(self.job)
+
+    @property
+    def approved_at(self) -> datetime | None:
+        """When the Job was approved, as far as the API server recorded it; else None."""
+        if not self.remediation.approved_by:
+            return None
+        return annotation_written_at(self.job, keys.APPROVED_BY)
 
     def annotation(self, key: str) -> str:
         """An annotation of the Job; empty if it is absent."""
@@ -129,6 +137,7 @@ def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) 
             "receivedBy": entry.annotation(keys.RECEIVED_BY) or None,
             "admittedBy": entry.annotation(keys.ADMITTED_BY) or None,
             "approvedBy": entry.annotation(keys.APPROVED_BY) or None,
+            "approvedAt": _time(entry.approved_at) or None,
             "approvalReason": entry.annotation(keys.APPROVAL_REASON) or None,
             "foreign": entry.foreign or None,
         }
@@ -159,8 +168,9 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     head = (
         "receivedAt namespace job phase reason alert status operario repository ref commit path "
-        "blob commitAuthor admittedAt admittedBy approvedBy approvalVerified approvalReason "
-        "finishedAt resolvedAt effect effectAt effectMessage proof proofMessage foreign"
+        "blob commitAuthor admittedAt admittedBy approvedBy approvedAt approvalVerified "
+        "approvalReason finishedAt resolvedAt effect effectAt effectMessage proof proofMessage "
+        "foreign"
     )
     writer.writerow(head.split())
     for entry in entries:
@@ -183,6 +193,7 @@ def as_csv(entries: Sequence[AuditEntry]) -> str:
             _time(remediation.admitted_at),
             entry.annotation(keys.ADMITTED_BY),
             entry.annotation(keys.APPROVED_BY),
+            _time(entry.approved_at),
             _known(entry.approval_verified) if remediation.approved_by else "",
             entry.annotation(keys.APPROVAL_REASON),
             _time(remediation.finished_at),

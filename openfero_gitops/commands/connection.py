@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from openfero_gitops import __version__
 from openfero_gitops.cluster.client import KubernetesApi
 from openfero_gitops.cluster.clock import Clock
 from openfero_gitops.domain.errors import Forbidden
@@ -14,6 +15,10 @@ from openfero_gitops.domain.errors import Forbidden
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+
+#: Not the controller's, so that the API server distinguishes what they write to a Job.
+_USER_AGENT: Final = f"openfero-gitops-cli/{__version__}"
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +53,7 @@ async def api_client(
     Raises:
         UsageError: there is no usable kubeconfig.
     """
-    api = await KubernetesApi.connect(kubeconfig, context, clock=clock)
+    api = await KubernetesApi.connect(kubeconfig, context, user_agent=_USER_AGENT, clock=clock)
     try:
         yield api
     finally:

@@ -17,6 +17,7 @@ from openfero_gitops.domain.duration import format_age
 from openfero_gitops.domain.remediation import Phase
 from openfero_gitops.domain.timestamp import parse_time
 from openfero_gitops.effects.assess import assess
+from openfero_gitops.jobs.managed_fields import annotation_written_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,7 +118,8 @@ class Trace:
     """Everything that is known of a remediation.
 
     `alert` is the alert as it was recorded, empty if that cannot be read. `approval_verified` says
-    whether the API server checked the approver's name; None if that is not known. `wait` is why a
+    whether the API server checked the approver's name; None if that is not known. `approved_at` is
+    None if the API server has not recorded it. `wait` is why a
     Job does not start; for one that is Waiting without it, `instead_of_wait` says what is known.
     """
 
@@ -127,6 +129,7 @@ class Trace:
     alert: Mapping[str, Any]
     assessment: Assessment | None
     approval_verified: bool | None
+    approved_at: datetime | None
     wait: Wait | None
     instead_of_wait: str
     pods: tuple[PodState, ...]
@@ -191,11 +194,13 @@ def trace(
     pod_states = tuple(sorted(map(_pod, pods), key=lambda pod: (pod.created_at or now, pod.name)))
     shown = sorted(map(_event, events), key=lambda event: (event.at or now, event.about))
     assessment = assess(remediation, incident, now)
+    approved_at = annotation_written_at(job, keys.APPROVED_BY) if remediation.approved_by else None
     moments = [
         *_moments_of_job(remediation, annotations),
+        *_moments_of_approval(remediation, approved_at),
         *_moments_of_effect(assessment),
         *(moment for pod in pod_states for moment in _moments_of_pod(pod)),
-        *_moments_of_events(shown, remediation.admitted_at),
+        *_moments_of_events(shown, remediation.admitted_at, approved=approved_at is not None),
     ]
     moments.sort(key=lambda moment: (moment.at.replace(microsecond=0), moment.step))
     return Trace(
@@ -205,6 +210,7 @@ def trace(
         alert=_alert(annotations),
         assessment=assessment,
         approval_verified=approval_verified if remediation.approved_by else None,
+        approved_at=approved_at,
         wait=wait,
         instead_of_wait=instead_of_wait,
         pods=pod_states,
@@ -302,10 +308,22 @@ def exit_text(container: ContainerState) -> str:
     return f"exited with code {container.exit_code}{reason}{message}"
 
 
-def _moments_of_events(
-    events: Sequence[ShownEvent], admitted_at: datetime | None
+def _moments_of_approval(
+    remediation: Remediation, approved_at: datetime | None
 ) -> Iterator[Moment]:
+    if approved_at is not None:
+        reason = f": {remediation.approval_reason}" if remediation.approval_reason else ""
+        text = f"approved by {remediation.approved_by}{reason}"
+        yield Moment(approved_at, Step.DECIDED, text)
+
+
+def _moments_of_events(
+    events: Sequence[ShownEvent], admitted_at: datetime | None, *, approved: bool
+) -> Iterator[Moment]:
+    """Return the Events that say something else; `approved` is whether the approval is shown."""
     for event in events:
+        if event.is_ours and event.reason == _APPROVED and approved:
+            continue
         if event.at is not None and event.reason not in _REDUNDANT:
             times = f" ({event.count} times)" if event.count > 1 else ""
             step = Step.DECIDED if event.is_ours else Step.CLUSTER_EVENT

@@ -207,6 +207,7 @@ def as_members(trace: Trace) -> dict[str, Any]:
         "queue": remediation.queue,
         "starts": remediation.starts,
         "approvedBy": remediation.approved_by or None,
+        "approvedAt": _time(trace.approved_at),
         "approvalVerified": trace.approval_verified,
         "approvalReason": remediation.approval_reason or None,
         "startsAt": _time(remediation.starts_at),

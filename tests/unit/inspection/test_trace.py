@@ -43,10 +43,12 @@ def traced(
     verified: bool | None = None,
     wait: Wait | None = None,
     instead_of_wait: str = "",
+    managed_fields: list[Any] | None = None,
     **job: Any,
 ) -> Trace:
     """Return the trace of the Job of `build.alert()`, an hour after the delivery."""
     given = stored(annotations=annotations, **job)
+    given["metadata"]["managedFields"] = managed_fields or []
     remediation = observe(given)
     assert not isinstance(remediation, Foreign)
     return trace(
@@ -149,6 +151,19 @@ def test_an_approval_is_not_shown_after_the_start_that_needed_it() -> None:
         "2026-11-21T03:04:08Z  3s     Approved: approved by ada",
         "2026-11-21T03:04:08Z  3s     admitted by replica-b, after waiting 3s",
     ]
+
+
+def test_an_approval_has_the_time_at_which_it_was_written() -> None:
+    """The API server recorded it; the Event, which is gone after an hour, is not shown twice."""
+    approved = {keys.APPROVED_BY: "ada", keys.APPROVAL_REASON: "the disk is full"}
+    owned = {"f:metadata": {"f:annotations": {f"f:{keys.APPROVED_BY}": {}}}}
+    entry = {"manager": "cli", "time": "2026-11-21T03:04:06Z", "fieldsV1": owned}
+    late = event("Approved", "approved by ada", "2026-11-21T03:04:10Z", ours=True)
+    found = traced({**ADMITTED, **approved}, events=(late,), managed_fields=[entry])
+    assert [line for line in as_text(found).splitlines() if "pproved" in line] == [
+        "2026-11-21T03:04:06Z  1s     approved by ada: the disk is full"
+    ]
+    assert as_members(found)["approvedAt"] == "2026-11-21T03:04:06.000000Z"
 
 
 @pytest.mark.parametrize(
