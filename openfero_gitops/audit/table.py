@@ -125,6 +125,17 @@ def summary(entries: Sequence[AuditEntry]) -> str:
 
 def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) -> str:
     """A list `items`; `shape` has the public members of each remediation, by index."""
+    return pretty_json({"items": _items(entries, shape)})
+
+
+def as_json_lines(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) -> str:
+    """One line per remediation with the same members, for logs."""
+    return "\n".join(map(canonical_json, _items(entries, shape)))
+
+
+def _items(
+    entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]
+) -> list[dict[str, Any]]:
     items = []
     for index, entry in enumerate(entries):
         item = {
@@ -147,7 +158,7 @@ def as_json(entries: Sequence[AuditEntry], shape: Mapping[int, dict[str, Any]]) 
             item["differences"] = list(map(_difference_members, verification.differences))
             item["changed"] = list(map(_difference_members, verification.changed))
         items.append(item)
-    return pretty_json({"items": items})
+    return items
 
 
 def _difference_members(difference: FieldDifference) -> dict[str, str | None]:

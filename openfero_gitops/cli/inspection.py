@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     "--jobs-namespace",
     type=namespace,
     multiple=True,
-    help="Namespace with Jobs of the controller; repeatable. Default: all namespaces.",
+    help="Namespace with Jobs of the controller; repeatable. Default: all namespaces, or those of "
+    "the controller if you may not list all.",
 )
 @output_option
 def status(

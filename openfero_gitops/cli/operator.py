@@ -104,7 +104,8 @@ def cancel(
     "--namespace",
     type=namespace,
     multiple=True,
-    help="Only Jobs in this namespace; repeatable. Default: all namespaces.",
+    help="Only Jobs in this namespace; repeatable. Default: all namespaces, or those of the "
+    "controller if you may not list all.",
 )
 @click.option("--operario", default="", metavar="NAME", help="Only Jobs of this operario.")
 @click.option("--alert", default="", metavar="NAME", help="Only Jobs for this alert.")
@@ -116,7 +117,7 @@ def cancel(
     type=duration,
     help="Only alerts received in this period before now, such as 24h.",
 )
-@format_option("table", "json", "csv", aliases=("-o", "--output"))
+@format_option("table", "json", "jsonl", "csv", aliases=("-o", "--output"))
 @click.option(
     "--verify",
     is_flag=True,
@@ -264,7 +265,7 @@ def audit(
             )
             for number, entry in enumerate(entries)
         }
-        click.echo(table.as_json(entries, members))
+        click.echo((table.as_json if form == "json" else table.as_json_lines)(entries, members))
     return DONE if all(entry.proven for entry in entries) else FINDINGS
 
 

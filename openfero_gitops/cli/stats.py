@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     "--namespace",
     type=namespace,
     multiple=True,
-    help="Only Jobs in this namespace; repeatable. Default: all namespaces.",
+    help="Only Jobs in this namespace; repeatable. Default: all namespaces, or those of the "
+    "controller if you may not list all.",
 )
 @click.option("--operario", default="", metavar="NAME", help="Only this operario.")
 @click.option(

@@ -129,7 +129,12 @@ async def audit(
         ApiError: the API server did not answer.
     """
     async with api_client(kubeconfig) as api:
-        jobs = await list_jobs(api, selection.namespaces)
+        jobs = await list_jobs(
+            api,
+            selection.namespaces,
+            controller_namespace=controller_namespace or api.default_namespace,
+            progress=progress,
+        )
         places = [controller_namespace]
         if not controller_namespace:
             places = [api.default_namespace, *selection.namespaces]

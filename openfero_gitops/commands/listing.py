@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from openfero_gitops.cluster.api import EVERYWHERE, JOBS
 from openfero_gitops.cluster.jobs import SELECTOR
+from openfero_gitops.commands.approvals import read_policies
 from openfero_gitops.domain.errors import Forbidden, UsageError
 from openfero_gitops.domain.text import listed, printable, shown
 
@@ -22,8 +23,13 @@ async def list_jobs(
     resource: Resource = JOBS,
     read: Callable[[Object], Any] | None = None,
     option: str = "--namespace",
+    controller_namespace: str = "",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> list[Any]:
     """List the Jobs of the controller in some namespaces; without any, in all.
+
+    A user who may not list all gets those of the namespaces that the controller has recorded, if
+    its records can be read.
 
     Args:
         api: the API server.
@@ -31,24 +37,42 @@ async def list_jobs(
         resource: which part of the Jobs is read.
         read: returns what is kept of a Job; None keeps it as it is.
         option: the option of the command that sets `namespaces`.
+        controller_namespace: where the records are; empty if that is not known.
+        progress: called with a note if not all namespaces are listed.
 
     Raises:
         UsageError: RBAC forbids it.
         ApiError: the API server did not answer.
     """
-    jobs: list[Any] = []
-    for namespace in namespaces or (EVERYWHERE,):
+
+    async def list_in(namespace: str) -> list[Any]:
+        return (await api.list(resource, namespace, label_selector=SELECTOR, read=read)).items
+
+    if not namespaces:
         try:
-            jobs += (await api.list(resource, namespace, label_selector=SELECTOR, read=read)).items
+            return await list_in(EVERYWHERE)
         except Forbidden as error:
-            if namespace == EVERYWHERE:
-                message = (
+            recorded = (
+                await read_policies(api, controller_namespace) if controller_namespace else {}
+            )
+            namespaces = sorted(recorded)
+            if not namespaces:
+                raise UsageError(
                     f"no permission to list Jobs in all namespaces: {error}; use {option} "
                     "to list the Jobs of some namespaces"
-                )
-            else:
-                message = f"no permission to list Jobs in namespace {namespace!r}: {error}"
-            raise UsageError(message) from error
+                ) from error
+            progress(
+                "no permission to list Jobs in all namespaces; listing those of the controller: "
+                f"{', '.join(map(printable, namespaces))}"
+            )
+    jobs: list[Any] = []
+    for namespace in namespaces:
+        try:
+            jobs += await list_in(namespace)
+        except Forbidden as error:
+            raise UsageError(
+                f"no permission to list Jobs in namespace {namespace!r}: {error}"
+            ) from error
     return jobs
 
 

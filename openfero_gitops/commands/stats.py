@@ -53,7 +53,9 @@ async def read_stats(
         ApiError: the API server did not answer.
     """
     async with connection(kubeconfig) as (api, clock):
-        return await stats_of(api, selection, clock.server_now, progress)
+        return await stats_of(
+            api, selection, clock.server_now, progress, controller_namespace=api.default_namespace
+        )
 
 
 async def stats_of(
@@ -61,10 +63,17 @@ async def stats_of(
     selection: StatsFilter,
     clock: Callable[[], datetime] = now_here,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    controller_namespace: str = "",
 ) -> StatsReport:
     """Compute the statistics from an API server; raises as `read_stats` does."""
     observed = await list_jobs(
-        api, selection.namespaces, resource=JOB_STATES, read=few_foreign(observe)
+        api,
+        selection.namespaces,
+        resource=JOB_STATES,
+        read=few_foreign(observe),
+        controller_namespace=controller_namespace,
+        progress=progress,
     )
     now = clock()
     remediations = [job for job in observed if isinstance(job, Remediation)]

@@ -113,6 +113,7 @@ async def read_records(
         resource=JOB_STATES,
         read=few_foreign(observe),
         option="--jobs-namespace",
+        controller_namespace=namespace,
     )
     jobs = [job for job in observed if isinstance(job, Remediation)]
     foreign = [job for job in observed if isinstance(job, Foreign)]

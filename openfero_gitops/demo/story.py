@@ -89,8 +89,8 @@ async def run_demo(
 ) -> None:
     """Run the steps once; without `once`, continue with more alerts until stopped.
 
-    The steps are about operarios of the starter repository. Without them, the pages are served,
-    and the user sends the alerts.
+    The steps are about operarios of the starter repository. With operarios of the user, the pages
+    are served, and the user sends the alerts.
 
     Raises:
         UsageError: the options cannot be used.
@@ -100,7 +100,8 @@ async def run_demo(
     with tempfile.TemporaryDirectory(prefix="openfero-demo-") as folder:
         example = options.example or _example()
         repository = DemoRepository(Path(folder) / "operarios", example)
-        if options.once and not repository.is_starter:
+        plays = options.once or options.example is None
+        if plays and not repository.is_starter:
             raise UsageError(
                 f"{example} does not contain the operarios that the demonstration is about; leave "
                 "out --once to serve the pages, and send alerts yourself"
@@ -111,7 +112,7 @@ async def run_demo(
         ):
             say(f"Git:     {repository.folder}, a temporary repository of operarios")
             say("         (an operario is a Job and its alert). Commit there to change them.")
-            if repository.is_starter:
+            if plays:
                 say("         Some have short times here, so their effects are known in seconds.")
             given = {
                 "repo": str(repository.folder),
@@ -147,7 +148,7 @@ async def run_demo(
                         say(f"Web pages: {url}/ (stop with Ctrl-C)")
                         say(f"Commands:  export KUBECONFIG={kubeconfig}")
                         say(f"           openfero-gitops status --namespace {options.namespace}")
-                    if not repository.is_starter:
+                    if not plays:
                         await _unless_stopped(demo.wait_for_alerts(url), running, stop)
                         return
                     await _unless_stopped(demo.run_steps(), running, stop)
@@ -301,6 +302,7 @@ class _Demo:
                 f"curl -H 'Content-Type: application/json' -d @{file} {url}/alerts",
             )
         self._fact("", "Change the labels in the files as you need them, the same in both.")
+        self._fact("", "To let it fire again, change startsAt, too: else it is the same alert.")
         self._fact("", "The effect is known after heals-within: make it short to see it.")
         await asyncio.Event().wait()
 

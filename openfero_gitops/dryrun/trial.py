@@ -51,6 +51,7 @@ _FORMAT: Final = "3"
 _MAX_CONFIG_MAP_BYTES: Final = 512 * 1024
 
 EXAMPLE: Final = "example"
+_WORD: Final = re.compile(r"[A-Za-z0-9_./:-]+")
 _NO_COMMIT: Final = "0" * 40
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_PERMISSION: Final = re.compile(r"User \".*\" cannot (?:create|get) resource")
@@ -188,7 +189,9 @@ def example_alert(operario: Operario) -> Alert:
                 labels.setdefault(name.removeprefix(PREFIX).lower(), EXAMPLE)
     for matcher in operario.options.matchers:
         if not matcher.matches(labels):
-            for value in (EXAMPLE, "", *matcher.candidates()):
+            # Words are better examples than a regular expression that matches itself.
+            words = sorted(matcher.candidates(), key=lambda value: not _WORD.fullmatch(value))
+            for value in (EXAMPLE, "", *words):
                 if matcher.matches({matcher.name: value}):
                     labels[matcher.name] = value
                     break

@@ -241,6 +241,8 @@ class _Requests:
     async def patch(self, request: web.Request) -> web.Response:
         resource, place = _resource(request), _place(request)
         body = await _body(request)
+        if not isinstance(body, list):
+            raise Invalid("the demo's API server supports JSON Patch only")
         if self._for_users and resource == JOBS:
             old = await self._api.get(resource, *place)
             check_changed_job(old, apply_patch(old, body), USER)
