@@ -50,7 +50,12 @@ from openfero_gitops.catalog.naming import (
     is_misnamed_config_map,
     wrapped_keys,
 )
-from openfero_gitops.catalog.options import OPTION_VALUE, AnnotationValue, read_options
+from openfero_gitops.catalog.options import (
+    OPTION_VALUE,
+    AnnotationValue,
+    check_resolve_delay,
+    read_options,
+)
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.catalog.validation.validate import check_body, clean
 from openfero_gitops.catalog.yaml.compose import Unreadable
@@ -387,6 +392,8 @@ def _assemble(parts: _Parts, release: Release, effort: Effort) -> Reading:
     sizes = [matcher.program_size for matcher in options.matchers if matcher.program_size]
     effort.spend(sum(sizes) // _INSTRUCTIONS_PER_STEP)
     alertname, status = _alert(parts, name, annotations, findings)
+    if status is not None:
+        findings += check_resolve_delay(options, status, annotations)
     labels = _without_reserved("labels", inner, parts.root, findings, effort)
     job_annotations = _without_reserved("annotations", inner, parts.root, findings, effort)
     if parts.job is None or "spec" not in parts.job:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from openfero_gitops.catalog.effort import Effort
 from openfero_gitops.catalog.validation.checks.advice import NO_EFFECT
 from openfero_gitops.domain import keys
+from openfero_gitops.domain.alert import Status
+from openfero_gitops.domain.duration import format_duration
 from openfero_gitops.domain.operario import OPTIONS, Options
-from openfero_gitops.domain.rule import Finding, Pointer, error
+from openfero_gitops.domain.rule import Finding, Pointer, error, warning
 from openfero_gitops.domain.text import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 OPTION_VALUE = error(
     "option-value",
@@ -31,9 +33,24 @@ UNKNOWN_OPTION = error(
     "A mistyped limit is no limit. An operario with an unknown option is rejected "
     "rather than run without it.",
 )
+OPTION_PREFIX = warning(
+    "option-prefix",
+    "An option must have the prefix `openfero.io/`.",
+    "An annotation with another prefix is not read. An operario whose `approval` has the wrong "
+    "prefix would run without approval.",
+)
+SHORT_MAX_WAIT = warning(
+    "short-max-wait",
+    "`max-wait` should be longer than `resolve-delay`.",
+    "The delay counts toward `max-wait`. A Job that may start only after a longer time is refused "
+    "before, and a repeated delivery of the resolved alert creates no other one.",
+)
 
 _SELECTORS: Final = frozenset({keys.ALERTNAME, keys.STATUS})
 # OpenFero's examples have this annotation, but OpenFero ignores it, too.
+_RESOLVE_DELAY: Final = keys.PREFIX + "resolve-delay"
+#: OpenFero's own prefix, and what people write instead.
+_SIMILAR_PREFIXES: Final = frozenset({"openfero", "openfero.com", "openfero.dev", "openfero.org"})
 _WITHOUT_EFFECT: Final = frozenset({keys.PREFIX + "template-variables"})
 
 
@@ -58,6 +75,11 @@ def read_options(
     findings: list[Finding] = []
     for key, annotation in annotations.items():
         if not key.startswith(keys.PREFIX) or key in _SELECTORS:
+            prefix, _, name = key.rpartition("/")
+            if prefix in _SIMILAR_PREFIXES and keys.PREFIX + name in {*_BY_KEY, *_SELECTORS}:
+                message = f"{key} is not read: its prefix is not {keys.PREFIX}"
+                suggestion = f"did you mean {keys.PREFIX}{name}?"
+                findings.append(OPTION_PREFIX.at(annotation.pointer, message, suggestion))
             continue
         option = _BY_KEY.get(key)
         if option is None:
@@ -71,6 +93,25 @@ def read_options(
                     OPTION_VALUE.at(annotation.pointer, f"{key}: {invalid}", option.hint)
                 )
     return replace(base, **values), findings
+
+
+def check_resolve_delay(
+    options: Options, status: Status, annotations: Mapping[str, AnnotationValue]
+) -> Iterator[Finding]:
+    """Report a delay that cannot work as its author wants."""
+    delay = annotations.get(_RESOLVE_DELAY)
+    if delay is None or not options.resolve_delay:
+        return
+    if status is Status.FIRING:
+        message = f"{_RESOLVE_DELAY} has no effect: the operario is for firing alerts"
+        yield NO_EFFECT.at(delay.pointer, message)
+    elif options.max_wait and options.max_wait <= options.resolve_delay:
+        message = (
+            f"the Job waits {format_duration(options.resolve_delay)} ({_RESOLVE_DELAY}), but is "
+            f"refused after {format_duration(options.max_wait)} (max-wait)"
+        )
+        suggestion = f"write {keys.PREFIX}max-wait: {format_duration(2 * options.resolve_delay)}"
+        yield SHORT_MAX_WAIT.at(delay.pointer, message, suggestion)
 
 
 def as_text(key: str, value: Any) -> str:

@@ -20,7 +20,8 @@ class ObjectReference:
 class Event:
     """An event: `reason` is one word to filter by, `note` a sentence.
 
-    A `transient` one is not worth sending any more if another about the same object follows.
+    A `transient` one is not worth sending any more if another about the same object follows. A
+    warning has a link to a `topic` of `help`, by default that of its reason.
     """
 
     about: ObjectReference
@@ -29,3 +30,4 @@ class Event:
     note: str
     warning: bool = False
     transient: bool = False
+    topic: str = ""

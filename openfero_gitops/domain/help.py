@@ -46,7 +46,7 @@ LOG_TOPICS: Final[Mapping[str, str]] = {
     "delivery timed out": "delivery-failed",
     "dry runs are not allowed": "dry-run",
     "exception ignored": "internal-error",
-    "fatal error; exiting": "internal-error",
+    "fatal error; exiting": "cannot-start",
     "internal error": "internal-error",
     "internal error in a thread": "internal-error",
     "internal error; exiting": "internal-error",

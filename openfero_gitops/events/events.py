@@ -79,7 +79,9 @@ def _of_new_phase(phase_before: Phase, after: Remediation) -> Iterator[Event]:
     match after.phase:
         case Phase.REFUSED:
             warning = after.reason in _WARNING_REASONS
-            yield Event(about, "Refused", "Refuse", _reason_and_message(after), warning=warning)
+            topic = help_page.REASON_TOPICS.get(after.reason, "")
+            note = _reason_and_message(after)
+            yield Event(about, "Refused", "Refuse", note, warning=warning, topic=topic)
         case Phase.CANCELLED:
             yield Event(about, "Cancelled", "Cancel", _reason_and_message(after))
         case Phase.QUEUED if phase_before is Phase.RUNNING:
@@ -296,8 +298,8 @@ def series(count: int, now: datetime) -> dict[str, Any]:
 
 
 def _note(event: Event) -> str:
-    topic = help_page.EVENT_TOPICS.get(event.reason, "") if event.warning else ""
-    return help_page.with_link(event.note, topic, _MAX_NOTE_BYTES)
+    topic = event.topic or help_page.EVENT_TOPICS.get(event.reason, "")
+    return help_page.with_link(event.note, topic if event.warning else "", _MAX_NOTE_BYTES)
 
 
 def _cut(text: str, max_bytes: int) -> str:

@@ -6,6 +6,7 @@ file or another order of keys is no change. The most dangerous changes come firs
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.author.diff.change import (
@@ -33,7 +34,7 @@ from openfero_gitops.catalog.rights import (
 from openfero_gitops.domain.sentence import Quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from openfero_gitops.catalog.rights import Grants, RbacSubject, Right
     from openfero_gitops.domain.operario import Operario
@@ -68,6 +69,7 @@ def compare(base: Side, head: Side) -> BehaviorDiff:
     changes += _rights(old, new, *grants)
     matched = tuple(winners(base.catalog, head.catalog))
     changes += takeovers(matched, base.catalog, head.catalog)
+    changes = [_with_matches(change, matched) for change in changes]
     old_blobs = {file.path: file.blob for file in base.snapshot.files}
     new_blobs = {file.path: file.blob for file in head.snapshot.files}
     return BehaviorDiff(
@@ -78,6 +80,15 @@ def compare(base: Side, head: Side) -> BehaviorDiff:
         files=sum(old_blobs.get(path) != new_blobs.get(path) for path in {*old_blobs, *new_blobs}),
         broken=bool(broken),
     )
+
+
+def _with_matches(change: BehaviorChange, matched: Sequence[Winner]) -> BehaviorChange:
+    """Return a change of matchers as one that allows more if an alert has a Job only now."""
+    if change.option == "matchers" and change.effect is ChangeEffect.CHANGES:
+        more = any(winner.after == change.operario and not winner.before for winner in matched)
+        if more:
+            return replace(change, effect=ChangeEffect.WIDENS)
+    return change
 
 
 def _by_name(side: Side) -> dict[str, Operario]:

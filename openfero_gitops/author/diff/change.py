@@ -52,7 +52,8 @@ _KINDS: Final = {kind: rank for rank, kind in enumerate(ChangeKind)}
 class BehaviorChange:
     """One change in behavior.
 
-    `operario` is empty for a change that concerns the whole repository. `before` and `after` are
+    `operario` is empty for a change that concerns the whole repository, and `option` for one that
+    is of no option. `before` and `after` are
     multi-line texts, to be shown as a line diff; both are empty if the sentence is complete.
     """
 
@@ -62,6 +63,7 @@ class BehaviorChange:
     sentence: Sentence
     before: str = ""
     after: str = ""
+    option: str = ""
 
     @property
     def rank(self) -> tuple[int, int, str, Sentence]:

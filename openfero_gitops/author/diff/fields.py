@@ -117,6 +117,7 @@ def option_changes(name: str, before: Options, after: Options) -> Iterator[Behav
             ChangeKind.OPTION,
             name,
             (f"{option.name}: ", Quote(old_text), " → ", Quote(new_text)),
+            option=option.name,
         )
 
 

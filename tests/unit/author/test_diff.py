@@ -320,7 +320,6 @@ def test_options_that_allow_more_or_less(
     [
         ({}, {"priority": "7"}, "priority: 0 → 7"),
         ({}, {"target": "pod"}, "target: none → pod"),
-        ({"matchers": 'a="b"'}, {"matchers": 'a="c"'}, 'matchers: a="b" → a="c"'),
     ],
 )
 def test_options_that_only_choose(
@@ -866,6 +865,23 @@ def test_a_priority_that_changes_nothing_is_no_other_winner() -> None:
     difference = compare(side(job()), side(job(options={"priority": "3"})))
 
     assert difference.winners == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "effect"),
+    [
+        ('namespace=~"prod-.*"', 'namespace=~"prod-.*|stage"', ChangeEffect.WIDENS),
+        ('namespace=~"prod-.*|stage"', 'namespace=~"prod-.*"', ChangeEffect.CHANGES),
+        ('namespace="prod"', 'namespace="stage"', ChangeEffect.WIDENS),
+    ],
+)
+def test_matchers_that_match_further_alerts_allow_more(
+    before: str, after: str, effect: ChangeEffect
+) -> None:
+    """A wider expression is not a matcher less, but an alert that had no Job has one now."""
+    old, new = job(options={"matchers": before}), job(options={"matchers": after})
+    [change] = changes_of(side(old), side(new))
+    assert (change[0], change[1]) == (effect, ChangeKind.OPTION)
 
 
 @pytest.mark.parametrize(

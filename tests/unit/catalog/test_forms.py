@@ -570,3 +570,12 @@ def test_the_spec_digest_is_the_digest_of_the_canonical_json() -> None:
     assert again is not None
     assert again.spec_digest == operario.spec_digest
     assert draft(FIRST.replace("python:3.14", "python:3.15")).spec_digest != operario.spec_digest
+
+
+def test_a_delay_after_a_resolution_is_for_resolved_alerts() -> None:
+    """On an operario for firing alerts it changes nothing; as `0` it is only the default."""
+    labels = "  labels:\n    app: openfero\nspec"
+    assert labels in FIRST
+    delayed = FIRST.replace(labels, '  annotations: {openfero.io/resolve-delay: "2h"}\nspec')
+    assert "no-effect" in rules(read(delayed))
+    assert "no-effect" not in rules(read(delayed.replace('"2h"', '"0"')))

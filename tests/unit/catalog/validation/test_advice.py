@@ -75,7 +75,7 @@ LEFT_TO_THE_AUTHOR = {
     "wrapped-job",
     "wrong-type",
 }
-_KEYS_ARE_WRONG = {"envelope-key", "resource-name", "unknown-option"}
+_KEYS_ARE_WRONG = {"envelope-key", "option-prefix", "resource-name", "unknown-option"}
 
 
 def parent_of(document: Any, pointer: str) -> tuple[Any, Any]:
