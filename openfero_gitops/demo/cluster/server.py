@@ -241,7 +241,7 @@ class _Requests:
     async def patch(self, request: web.Request) -> web.Response:
         resource, place = _resource(request), _place(request)
         body = await _body(request)
-        if not isinstance(body, list):
+        if not (isinstance(body, list) and all(isinstance(part, dict) for part in body)):
             raise Invalid("the demo's API server supports JSON Patch only")
         if self._for_users and resource == JOBS:
             old = await self._api.get(resource, *place)

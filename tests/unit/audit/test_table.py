@@ -9,7 +9,14 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from openfero_gitops.audit.table import AuditEntry, as_csv, as_json, as_table, summary
+from openfero_gitops.audit.table import (
+    AuditEntry,
+    as_csv,
+    as_json,
+    as_json_lines,
+    as_table,
+    summary,
+)
 from openfero_gitops.audit.verify import Proof, Verification
 from openfero_gitops.domain import keys
 from openfero_gitops.domain.effect import Effect
@@ -83,6 +90,14 @@ def test_json_adds_what_an_auditor_asks_for() -> None:
     assert first["differences"] == [{"pointer": "/spec/x", "wanted": '"a"', "found": None}]
     assert (first["proof"], first["proofMessage"], first["approvedBy"]) == ("differs", "m", None)
     assert "proof" not in second
+
+
+def test_json_lines_have_the_same_members() -> None:
+    """For logs: one line for each remediation."""
+    shape: dict[int, dict[str, Any]] = {0: {"job": "j"}, 1: {"job": "k\n"}}
+    entries = [entry(Verification(Proof.VERIFIED)), entry()]
+    lines = as_json_lines(entries, shape).split("\n")
+    assert list(map(json.loads, lines)) == json.loads(as_json(entries, shape))["items"]
 
 
 def test_a_summary_counts_in_words() -> None:

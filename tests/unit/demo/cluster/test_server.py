@@ -149,6 +149,8 @@ async def test_users_decide_about_jobs_in_their_own_name_only(tmp_path: Path) ->
         started = job(suspend=False)
         with pytest.raises(Forbidden, match="only the controller starts"):
             await api.replace(JOBS, NAMESPACE, started)
+        with pytest.raises(Invalid, match="JSON Patch only"):
+            await api.patch(JOBS, NAMESPACE, "a", {"spec": {"suspend": False}})  # type: ignore[arg-type]
         await write(f"{annotation}approved-by", USER)
         await write("/spec/activeDeadlineSeconds", 0)
         other = job()
