@@ -24,7 +24,7 @@ FOLDER = ROOT / "docs/how-to/platform"
 #: They are one walk: a page goes on with the installation of the page before.
 PAGES = [
     "install.md", "private-repository.md", "push-hooks.md", "signed-commits.md", "permissions.md",
-    "upgrade.md", "uninstall.md",
+    "monitoring.md", "upgrade.md", "uninstall.md",
 ]  # fmt: skip
 #: Files of these names are values of the chart.
 VALUES = [
