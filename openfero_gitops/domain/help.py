@@ -59,6 +59,10 @@ LOG_TOPICS: Final[Mapping[str, str]] = {
     "sync failed and will be retried; no catalog is active yet": "sync",
     "sync failed and will be retried; the active catalog is kept": "sync",
     "sync failed; no catalog is active": "sync",
+    (
+        "the API server's state is older than before, as after a restore of etcd from a backup; "
+        "the Jobs are accepted as they are now"
+    ): "restored",
     "the Jobs of a delivery cannot be listed": "api-server",
     "the clock is wrong; giving up leadership": "clock",
     "the cluster objects to an operario": "dry-run",
@@ -77,10 +81,6 @@ NO_ACTION: Final = frozenset(
         "a listener to leadership changes failed",
         "cannot release the Lease, it will expire",
         "clock is right again",
-        (
-            "the API server's state is older than before, as after a restore of etcd from a "
-            "backup; the Jobs are accepted as they are now"
-        ),
     }
 )
 #: The topics of Kubernetes Events of type Warning, by their reason.
