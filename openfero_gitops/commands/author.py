@@ -24,8 +24,8 @@ from openfero_gitops.catalog.validation.schema import DEFAULT
 from openfero_gitops.commands.read_ahead import read_ahead
 from openfero_gitops.delivery.match import NoMatch, match
 from openfero_gitops.delivery.pairs import with_own_job
-from openfero_gitops.domain.catalog import Envelope
-from openfero_gitops.domain.errors import CatalogRefusal, UsageError
+from openfero_gitops.domain.catalog import Envelope, Snapshot
+from openfero_gitops.domain.errors import CatalogRefusal, FolderMissing, UsageError
 from openfero_gitops.domain.labels import REPLICA_LABELS
 from openfero_gitops.jobs.render import Delivery, render
 from openfero_gitops.sources.git.source import GitSource
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from openfero_gitops.catalog.validation.schema import Schemas
     from openfero_gitops.domain.alert import Alert, AlertGroup
-    from openfero_gitops.domain.catalog import Catalog, Snapshot
+    from openfero_gitops.domain.catalog import Catalog
     from openfero_gitops.domain.operario import Operario
     from openfero_gitops.domain.problem import Problem
     from openfero_gitops.sources.folder import FolderSource
@@ -292,6 +292,8 @@ async def compare_revisions(
 ) -> BehaviorDiff:
     """Find what behaves differently at `head` than at `base`.
 
+    A folder that `base` does not have yet counts as empty, so that it can be added.
+
     Args:
         source: the repository; its `ref` is not used.
         base: branch, tag or commit.
@@ -307,6 +309,13 @@ async def compare_revisions(
     def opened_at(ref: str) -> GitSource:
         return open_commit(source.location, ref, source.path, cache, access=source.access)
 
+    async def read_base(ref: str) -> Side:
+        try:
+            return await read(ref)
+        except FolderMissing as missing:
+            empty = Snapshot(missing.revision, source.path, ())
+            return Side(empty, await load_catalog(empty, source.scope, memo))
+
     async def read(ref: str, *, had_envelope: bool = False) -> Side:
         async with contextlib.aclosing(opened_at(ref)) as opened:
             snapshot = await opened.fetch()
@@ -318,11 +327,11 @@ async def compare_revisions(
 
     with tempfile.TemporaryDirectory(prefix="openfero-gitops-") as folder:
         cache = Path(folder)
-        before = await read(base)
+        before = await read_base(base)
         if from_merge_base:
             async with contextlib.aclosing(opened_at(head)) as opened:
                 commit = await _merge_base(opened, before.snapshot.revision.commit)
-            before = await read(commit)
+            before = await read_base(commit)
         return compare(before, await read(head, had_envelope=before.catalog.has_envelope))
 
 

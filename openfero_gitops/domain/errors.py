@@ -9,7 +9,9 @@ OpenFeroError
 ├── SourceError           Git or a folder could not be read; the active catalog stays active
 │   ├── SourceUnavailable an error of the network, the server or the disk: retry
 │   ├── Unusable          the commit of the ref cannot become active: no such folder, too large
+│   │   ├── FolderMissing it does not have the configured folder
 │   │   └── Unverified    it has no valid signature of a trusted signer
+│   ├── NoSuchFolder      the same, without the commit: raised where it is read
 │   └── CatalogRefusal    it was read, and its openfero.yaml is missing or invalid
 ├── AlertmanagerError     an Alertmanager did not accept alerts; they are sent again
 ├── ClockWrong            this replica's clock differs too much from the API server's
@@ -108,6 +110,14 @@ class Unusable(SourceError):
         super().__init__(message)
         self.revision = revision
         self.snapshot = snapshot
+
+
+class NoSuchFolder(SourceError):
+    """A commit does not have a folder."""
+
+
+class FolderMissing(Unusable):
+    """A commit does not have the configured folder."""
 
 
 class Unverified(Unusable):

@@ -358,6 +358,21 @@ def test_diff_since_the_branch_was_made(
     assert "have no common commit" in ran.err
 
 
+def test_diff_of_a_folder_that_is_new(
+    pull_request: Repository, openfero: Callable[..., Ran]
+) -> None:
+    """A folder that BASE does not have counts as empty; one that neither has is an error."""
+    pull_request.write("clusters/rome/new.yaml", operario("New"))
+    pull_request.commit("Another cluster")
+    where = pull_request.folder
+    compared = openfero("diff", where, "HEAD~1", "HEAD", "--path", "clusters/rome")
+    assert compared.code == 0, compared.err
+    assert "is new; it matches alert New (firing)" in compared.out
+    missing = openfero("diff", where, "HEAD~1", "HEAD", "--path", "clusters/oslo")
+    assert missing.code == 2
+    assert "clusters/oslo does not exist in commit" in missing.err
+
+
 def test_diff_of_text_alone(pull_request: Repository, openfero: Callable[..., Ran]) -> None:
     """A commit that changes comments and places is reported as no change in behavior."""
     pull_request.write("ops/moved/other.json", operario("Other") + "\n\n")

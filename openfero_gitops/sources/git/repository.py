@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from openfero_gitops.domain.catalog import blob_id, is_commit
-from openfero_gitops.domain.errors import SourceError
+from openfero_gitops.domain.errors import NoSuchFolder, SourceError
 from openfero_gitops.domain.text import printable
 from openfero_gitops.sources.git.commits import parse_commit
 from openfero_gitops.sources.git.errors import Cut, Damaged, TooLarge, reason_of
@@ -515,7 +515,7 @@ class BareRepository:
                 length = None if size == b"BAD" else int(size) if size.isdigit() else 0
                 yield Entry(name, kind, length, fields[3].decode())
         if not has_root:
-            raise SourceError(
+            raise NoSuchFolder(
                 f"{where} does not exist in commit {commit[:12]}; correct --path, or restore the"
                 " folder"
             )

@@ -22,6 +22,8 @@ import structlog
 
 from openfero_gitops.domain.catalog import Revision, Snapshot, SourceFile, is_commit
 from openfero_gitops.domain.errors import (
+    FolderMissing,
+    NoSuchFolder,
     SourceError,
     SourceUnavailable,
     Unusable,
@@ -79,7 +81,8 @@ def _unusable(revision: Revision) -> Iterator[None]:
     except SourceUnavailable:
         raise
     except SourceError as error:
-        raise Unusable(str(error), revision) from error
+        kind = FolderMissing if isinstance(error, NoSuchFolder) else Unusable
+        raise kind(str(error), revision) from error
 
 
 @dataclass(frozen=True, slots=True)
